@@ -1,0 +1,1 @@
+"""From audio files to shards (`build`), and from shards to batches of crops (`crops`)."""

@@ -1,0 +1,1 @@
+"""Music information retrieval: what a frozen encoder is worth."""

@@ -1,0 +1,1 @@
+"""Networks and objectives; they know nothing of files, meshes or where a config came from."""

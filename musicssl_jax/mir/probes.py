@@ -1,0 +1,153 @@
+"""Linear probes of frozen features.
+
+Tracks are split into train, validation and test; layer and penalty are chosen by the validation score alone, the
+probe is then fitted on train and validation together, and the test part is read once. Windows of one track are
+alike, so that splits and bootstrap intervals go by track (`groups`), never by window.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from musicssl_jax.shapes import Bool, Float, Int, Shaped
+
+PENALTIES = tuple(10.0 ** np.arange(5, -2, -1))
+"""Strongest first: of equally good settings the most regular one is taken."""
+
+Score = Callable[[np.ndarray, np.ndarray], float]
+
+
+class Parts(NamedTuple):
+    """Which windows are fitted, which choose the settings, and which give the score."""
+
+    train: Bool[np.ndarray, "windows"]
+    valid: Bool[np.ndarray, "windows"]
+    test: Bool[np.ndarray, "windows"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of the features.
+
+    `kind` "class": labels are names or numbers of classes; "number": labels are real numbers.
+    `score(truth, predicted)` is better when higher. With `per_group`, a group has one label: the outputs of its
+    windows are averaged before the decision and groups are scored, not windows.
+    """
+
+    name: str
+    labels: Shaped[np.ndarray, "windows"]
+    groups: Shaped[np.ndarray, "windows"]
+    kind: Literal["class", "number"]
+    score: Score
+    per_group: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The test score of the chosen probe, with the bootstrap draws that its interval comes from."""
+
+    score: float
+    draws: Float[np.ndarray, "draws"]
+    layer: int
+    penalty: float
+    valid_score: float
+    valid_score_by_layer: tuple[float, ...]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95%."""
+        return percentile_interval(self.draws)
+
+
+def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of equal labels."""
+    return float(np.mean(truth == predicted))
+
+
+def within(ratio: float) -> Score:
+    """Share of predictions off by at most a factor of 1 + ratio; truth and prediction are logarithms."""
+    return lambda truth, predicted: float(np.mean(np.abs(truth - predicted) <= np.log1p(ratio)))
+
+
+def split_by_group(groups: Shaped[np.ndarray, "windows"], *, valid: float, test: float, seed: int) -> Parts:
+    """Every group falls into one part as a whole; `valid` and `test` are shares of the groups."""
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    in_test, in_valid = np.split(
+        names, [first := round(test * len(names)), first + round(valid * len(names))]
+    )[:2]
+    test_windows, valid_windows = np.isin(groups, in_test), np.isin(groups, in_valid)
+    return Parts(~test_windows & ~valid_windows, valid_windows, test_windows)
+
+
+def probe(
+    features: Float[np.ndarray, "layers windows dims"], task: Task, parts: Parts, *, seed: int = 0
+) -> ProbeResult:
+    """Score of a linear probe (least squares with a ridge penalty, one output per class) on the test part.
+
+    `seed` is that of the bootstrap: results of the same task and parts have paired draws.
+    """
+    chosen_on = [
+        [_score(features[layer], task, parts.train, parts.valid, penalty) for penalty in PENALTIES]
+        for layer in range(len(features))
+    ]
+    layer, which = np.unravel_index(np.argmax(chosen_on), np.shape(chosen_on))
+    penalty = PENALTIES[which]
+    truth, predicted, groups = _predict(features[layer], task, parts.train | parts.valid, parts.test, penalty)
+    return ProbeResult(
+        score=task.score(truth, predicted),
+        draws=bootstrap_by_group(lambda rows: task.score(truth[rows], predicted[rows]), groups, seed=seed),
+        layer=int(layer),
+        penalty=penalty,
+        valid_score=chosen_on[layer][which],
+        valid_score_by_layer=tuple(max(scores) for scores in chosen_on),
+    )
+
+
+def difference(ours: ProbeResult, theirs: ProbeResult) -> tuple[float, float, float]:
+    """Difference of two scores of the same task and parts, and its 95% interval from the paired draws."""
+    return ours.score - theirs.score, *percentile_interval(ours.draws - theirs.draws)
+
+
+def bootstrap_by_group(
+    score: Callable[[Int[np.ndarray, "rows"]], float],
+    groups: Shaped[np.ndarray, "rows"],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, "draws"]:
+    """Scores of resampled test sets: as many groups as there are, drawn with replacement, with all their rows."""
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+    chosen = np.random.default_rng(seed).integers(len(members), size=(draws, len(members)))
+    return np.array([score(np.concatenate([members[i] for i in row])) for row in chosen])
+
+
+def percentile_interval(draws: Float[np.ndarray, "draws"], level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of the draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _score(features, task: Task, fit_on, score_on, penalty: float) -> float:
+    truth, predicted, _ = _predict(features, task, fit_on, score_on, penalty)
+    return task.score(truth, predicted)
+
+
+def _predict(features, task: Task, fit_on, predict_on, penalty: float):
+    """(truth, prediction, group) of every window or group of `predict_on`, whose labels the fit does not see."""
+    model = make_pipeline(StandardScaler(), Ridge(penalty))
+    labels = task.labels[fit_on, None]
+    encoder = OneHotEncoder(sparse_output=False) if task.kind == "class" else None
+    targets = encoder.fit_transform(labels) if encoder else labels
+    outputs = model.fit(features[fit_on], targets).predict(features[predict_on]).reshape(-1, targets.shape[1])
+    truth, groups = task.labels[predict_on], task.groups[predict_on]
+    if task.per_group:
+        groups, first, member = np.unique(groups, return_index=True, return_inverse=True)
+        outputs = np.stack([outputs[member == i].mean(axis=0) for i in range(len(groups))])
+        truth = truth[first]
+    predicted = encoder.categories_[0][outputs.argmax(axis=1)] if encoder else outputs[:, 0]
+    return truth, predicted, groups

@@ -1,0 +1,90 @@
+"""The arithmetic that every part of the encoder shares: precision, norms, dropout, gradient scaling."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from musicssl_jax.shapes import Array, Bool, Float, Key
+
+NORM_EPSILON = 1e-5  # PyTorch's default, which the reference keeps everywhere
+
+
+def precision_of(dtype: jnp.dtype) -> jax.lax.Precision:
+    """Matrix precision for a compute dtype: float32 products are exact float32 on every device.
+
+    JAX's default for float32 is TF32 on GPUs and bfloat16 passes on TPUs.
+    """
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def uniform_fan_in(fan_in: int) -> nnx.Initializer:
+    """PyTorch's default for linear and convolution weights and biases: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32, **_):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Linear(nnx.Module):
+    """Dense layer with float32 parameters that computes in its input's dtype."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel_init, bias_init=nnx.initializers.zeros, rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(bias_init(rngs.params(), (outputs,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        y = jnp.matmul(x, self.kernel[...].astype(x.dtype), precision=precision_of(x.dtype))
+        return y + self.bias[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis; statistics in float32, result in the input's dtype."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        return (standardize(x, axis=-1) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def standardize(x: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:
+    """(x - mean) / sqrt(biased variance + 1e-5) along `axis`, in float32: every norm of the reference."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(axis, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis, keepdims=True) + NORM_EPSILON)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Exact (erf) GELU, computed in float32 as the reference does."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
+def dropout(x: Float[Array, "B ..."], rate: float, keys: Key[Array, " B"] | None) -> Float[Array, "B ..."]:
+    """Zeroes elements with probability `rate` and rescales the rest; `keys` None: evaluation.
+
+    One key a clip, so that what a clip loses does not depend on the clips around it.
+    """
+    if rate == 0.0 or keys is None:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+
+
+def fold_in(keys: Key[Array, " B"] | None, data) -> Key[Array, " B"] | None:
+    """`jax.random.fold_in` for a key per clip; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+def scale_gradient(x: Float[Array, "..."], factor: float) -> Float[Array, "..."]:
+    """x, whose gradient is multiplied by `factor` (0 stops it)."""
+    if factor == 1.0:
+        return x
+    return x * factor + jax.lax.stop_gradient(x * (1 - factor)) if factor else jax.lax.stop_gradient(x)
+
+
+def zero_padding(x: Float[Array, "B T D"], padding: Bool[Array, "B T"] | None) -> Float[Array, "B T D"]:
+    """x with padded frames set to zero."""
+    return x if padding is None else jnp.where(padding[..., None], 0, x)

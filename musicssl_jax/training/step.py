@@ -1,0 +1,149 @@
+"""The train step: gradients summed over micro-batches and devices, divided once, applied once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from musicssl_jax.parallel import BATCH_SPEC, PARTITION_RULES, partition_specs, shardings, state_specs
+from musicssl_jax.shapes import Array
+from musicssl_jax.training.state import TrainState, init_state
+
+Batch = dict[str, Array]
+"""Rows of a global batch as (micro-batch, row, ...) arrays; see `Data2Vec.loss` for the names."""
+
+
+def micro_batches(clips: int, per_device: int, devices: int) -> int:
+    """Micro-batches in which `devices` devices, `per_device` clips each, do a global batch of `clips`."""
+    return -(-clips // (per_device * devices))
+
+
+def make_sums(objective, mesh: Mesh, seed: int, *, grad: bool, on_micro_batch: Callable | None = None):
+    """A function (params, teacher, frozen, batch, step) -> (loss sum, weight, sums, gradient sums or None).
+
+    Each device of the `data` axis adds up its own micro-batches; one reduction over `data` then joins them.
+    The micro-batches stand in a `shard_map` over `data`, since plain jit would put that reduction inside
+    their loop. Randomness follows from (seed, step, row) alone. `on_micro_batch(index)` is called on the
+    host as each begins.
+    """
+
+    def local_sums(params, teacher, frozen, batch, step):
+        specs = partition_specs(params, PARTITION_RULES, mesh.shape)
+        key = jax.random.fold_in(jax.random.key(seed), step)
+
+        def loss(params, rows):
+            value, (weight, sums) = objective.loss(params, teacher, frozen, rows, key, train=grad)
+            return value, (value, weight, sums)
+
+        def micro_batch(rows):
+            rows = jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P("fsdp")), rows)
+            if not grad:
+                return loss(params, rows)[1], ()
+            grads, aux = jax.grad(loss, has_aux=True)(params, rows)
+            return aux, jax.tree.map(jax.lax.with_sharding_constraint, grads, specs)
+
+        def add(total, indexed):
+            index, rows = indexed
+            if on_micro_batch is not None:
+                jax.debug.callback(on_micro_batch, index)
+            return jax.tree.map(jnp.add, total, micro_batch(rows)), None
+
+        first = jax.tree.map(lambda x: x[0], batch)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(micro_batch, first))
+        count = jax.tree.leaves(batch)[0].shape[0]
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), batch))
+        # XLA rejects a reduction over a manual axis of one device beside an automatic one.
+        return jax.lax.psum(total, "data") if mesh.shape["data"] > 1 else total
+
+    return jax.shard_map(
+        local_sums,
+        mesh=mesh,
+        in_specs=(P(), P(), P(), P(None, "data"), P()),
+        out_specs=P(),
+        axis_names={"data"},
+        check_vma=False,  # else gradients of the replicated parameters are reduced in every micro-batch
+    )
+
+
+def make_train_step(
+    objective,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable,
+    mesh: Mesh,
+    seed: int,
+    on_micro_batch: Callable | None = None,
+) -> Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The jitted update: (state, frozen, batch) -> (state, metrics); the old state's buffers are reused.
+
+    Gradients and loss are divided by the global weight (masked frames). An update whose loss or gradient is
+    not finite leaves parameters, moments and teacher as they were; the step still counts.
+    """
+    sums_of = make_sums(objective, mesh, seed, grad=True, on_micro_batch=on_micro_batch)
+
+    def train_step(state: TrainState, frozen: Any, batch: Batch):
+        (loss, weight, sums), grads = sums_of(state.params, state.teacher, frozen, batch, state.step)
+        weight = jnp.maximum(weight, 1.0)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        teacher = objective.update_teacher(state.teacher, params, step)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, teacher, opt_state),
+            (state.params, state.teacher, state.opt_state),
+        )
+        metrics = {
+            "train/loss": loss / weight,
+            "train/grad_norm": norm,
+            "train/learning_rate": schedule(state.step),
+            **objective.metrics(sums, state.step),
+        }
+        return TrainState(step, *kept), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_valid_step(objective, mesh: Mesh, seed: int) -> Callable[[TrainState, Any, Batch, Array], dict]:
+    """(state, frozen, batch, number) -> metrics of held-out rows without dropout.
+
+    Masks follow from (seed, number), so every validation of a run sees the same ones.
+    """
+    sums_of = make_sums(objective, mesh, seed, grad=False)
+
+    def valid_step(state: TrainState, frozen: Any, batch: Batch, number: Array):
+        (loss, weight, sums), _ = sums_of(state.params, state.teacher, frozen, batch, number)
+        return {"loss": loss / jnp.maximum(weight, 1.0), **objective.metrics(sums, state.step)}
+
+    return jax.jit(valid_step)
+
+
+def sharded_state(objective, optimizer, mesh: Mesh, seed: int) -> TrainState:
+    """The initial state, born where the partition rules put it."""
+    key = jax.random.key(seed)
+    return jax.jit(
+        lambda key: init_state(objective, optimizer, key),
+        out_shardings=state_shardings(objective, optimizer, mesh),
+    )(key)
+
+
+def abstract_state(objective, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of a state, nothing computed."""
+    return jax.eval_shape(lambda key: init_state(objective, optimizer, key), jax.random.key(0))
+
+
+def state_shardings(objective, optimizer, mesh: Mesh) -> TrainState:
+    """Where each leaf of the state lies."""
+    abstract = abstract_state(objective, optimizer)
+    return shardings(state_specs(abstract, PARTITION_RULES, mesh.shape), mesh)
+
+
+def batch_sharding(mesh: Mesh):
+    """Where a batch's rows lie."""
+    return shardings(BATCH_SPEC, mesh)

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -25,7 +26,7 @@ from etils import epath
 
 from data_pipelines.tf_example import SAMPLE_BYTES, Header, decode_header, encode_header
 from data_pipelines.tfds_metadata import tfds_files
-from data_pipelines.track_index import Tracks, join_tracks, pack_tracks, read_tracks, tracks_of
+from data_pipelines.track_index import Tracks, pack_tracks, read_tracks, tracks_of
 from musicssl_jax.errors import UserError
 from musicssl_jax.shapes import Int, Int16
 
@@ -46,17 +47,20 @@ class Shard(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one RecordWriter wrote, under temporary names. `write_metadata` joins parts in the order given."""
+    """What one RecordWriter wrote: shards under temporary names, headers of the tracks that begin in them.
+
+    Plain values, so that it can be kept as JSON. `write_metadata` joins parts in the order given.
+    """
 
     shards: list[Shard]
-    tracks: Tracks
+    tracks: list[Header]
 
 
 class RecordWriter:
     """Writes records in track order to shards of about `shard_bytes`, under temporary names.
 
-    `part` tells apart the writers of one split that share a folder. After the `with` block `.part` is what
-    `write_metadata` needs; an exception inside it removes what was written.
+    `part` tells apart the writers of one split that share a folder; a part may begin and end within a track.
+    After the `with` block `.part` is what `write_metadata` needs; an exception inside it removes the files.
     Raises UserError where the folder cannot be written.
     """
 
@@ -67,24 +71,29 @@ class RecordWriter:
         self._stem = f"partial-{split}-{part}"
         self._shard_bytes = shard_bytes
         self._shards: list[Shard] = []
-        self._headers: list[Header] = []
+        self._tracks: list[Header] = []
+        self._expected: tuple[str, int] | None = None  # the track and start that must come next; None: any
         self._writer: Any = None
-        self._path = epath.Path()
-        self._next_start = 0  # where the last track's next record must begin
 
     def __enter__(self):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write to {self._folder} ({error}): choose another output folder"
-            ) from error
+            raise _cannot_write(self._folder, error) from error
         return self
 
     def write(self, record: bytes) -> None:
         """Adds the record; ValueError if it neither continues the track of the one before nor begins one."""
         header, samples = decode_header(record)
-        self._expect(header)
+        if self._expected not in (None, (header.track, header.start)):
+            raise ValueError(f"the record after {self._expected} is {header.track}, {header.start}")
+        self._append(record)
+        if header.start == 0:
+            self._tracks.append(header)
+        end = header.start + samples
+        self._expected = (header.track, end) if end < header.track_length else None
+
+    def _append(self, record: bytes) -> None:
         try:
             if self._writer is None:
                 self._open_shard()
@@ -94,28 +103,15 @@ class RecordWriter:
         self._digest.update(record)
         self._records += 1
         self._bytes += len(record)
-        self._next_start = (header.start + samples) % header.track_length
         if self._bytes >= self._shard_bytes:
             self._close_shard()
 
     def __exit__(self, exception_type, *_):
         if exception_type is None:
             self._close_shard()
-            self.part = Part(self._shards, tracks_of(self._headers))
-            return
-        if self._writer is not None:
-            self._writer.close()
-        for path in self._folder.glob(f"{self._stem}-*"):
-            path.unlink(missing_ok=True)
-
-    def _expect(self, header: Header) -> None:
-        if header.start == 0 and self._next_start == 0:
-            self._headers.append(header)
-        elif header.start != self._next_start or header.track != self._headers[-1].track:
-            raise ValueError(
-                f"record of {header.track} at sample {header.start} is out of order: expected sample "
-                f"{self._next_start} of {self._headers[-1].track if self._headers else 'a track'}"
-            )
+            self.part = Part(self._shards, self._tracks)
+        else:
+            self._discard()
 
     def _open_shard(self) -> None:
         self._path = self._folder / f"{self._stem}-{len(self._shards):05d}"
@@ -130,9 +126,17 @@ class RecordWriter:
             self._writer.close()
             size = self._path.stat().length
         except (OSError, RuntimeError, ValueError) as error:
+            self._discard()
             raise _cannot_write(self._path, error) from error
         self._shards.append(Shard(self._path.name, self._records, size, self._digest.hexdigest()))
         self._writer = None
+
+    def _discard(self) -> None:
+        with suppress(OSError, RuntimeError, ValueError):  # a full disk fails here a second time
+            if self._writer is not None:
+                self._writer.close()
+        for path in self._folder.glob(f"{self._stem}-*"):
+            path.unlink(missing_ok=True)
 
 
 def write_metadata(
@@ -150,7 +154,10 @@ def write_metadata(
     folder = epath.Path(folder)
     (folder / "collection.json").unlink(missing_ok=True)
     shards = {split: _publish(folder, split, parts) for split, parts in splits.items()}
-    tracks = {split: join_tracks([part.tracks for part in parts]) for split, parts in splits.items()}
+    tracks = {
+        split: tracks_of([track for part in parts for track in part.tracks])
+        for split, parts in splits.items()
+    }
     for split in splits:
         (folder / f"tracks-{split}.npz").write_bytes(pack_tracks(tracks[split]))
     for name, content in tfds_files(
@@ -349,7 +356,9 @@ def _publish(folder: epath.Path, split: str, parts: Sequence[Part]) -> list[Shar
     published = []
     for number, shard in enumerate(shards):
         name = f"{_NAME}-{split}.array_record-{number:05d}-of-{len(shards):05d}"
-        (folder / shard.file).replace(folder / name)
+        partial = folder / shard.file
+        if partial.exists() or not (folder / name).exists():  # else this was interrupted here before
+            partial.replace(folder / name)
         published.append(shard._replace(file=name))
     return published
 

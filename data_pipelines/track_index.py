@@ -50,9 +50,3 @@ def tracks_of(headers: Sequence[Header]) -> Tracks:
         np.array([header.mean for header in headers], np.float32),
         np.array([header.std for header in headers], np.float32),
     )
-
-
-def join_tracks(parts: Sequence[Tracks]) -> Tracks:
-    empty = tracks_of([])
-    _, lengths, means, stds = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
-    return Tracks([track for part in parts for track in part.ids], lengths, means, stds)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import numpy as np
-
 from collection_fixtures import noise_tracks, write_collection
 
 READ_WITH_TFDS = """

@@ -1,8 +1,8 @@
 """music2vec: data2vec 1.0 trained on music, in the eight settings of arXiv 2307.05161, `large` and `demo`.
 
-    musicssl train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN          base
-    musicssl train --config=configs/music2vec.py:crop5s --config.data.path=DATA --workdir=RUN   a named variant
-    musicssl train --config=configs/music2vec.py                                                demo, no data
+    musicssl train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN         base
+    musicssl train --config=configs/music2vec.py:crop5s --config.data.path=DATA --workdir=RUN  a named variant
+    musicssl train --config=configs/music2vec.py                                               demo, no data
 
 The same command again resumes.
 

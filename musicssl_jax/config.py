@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -201,7 +201,7 @@ def _value(config: ConfigDict, field: str) -> Any:
     return value
 
 
-def _fields(config: Mapping, prefix: str = "") -> Iterator[str]:
+def _fields(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):

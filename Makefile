@@ -1,0 +1,48 @@
+# Each target makes the virtual environment it needs. Another Python beside the first:
+#   make test PYTHON=python3.12 VENV=.venv-3.12
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Arguments for pytest: make test PYTEST="-k resume"
+PYTEST ?=
+
+.PHONY: demo test test-long lint types format clean
+
+demo: $(VENV)/.core
+	$(BIN)/python -m musicssl_jax.demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST)
+
+# One at a time: these start processes of their own.
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest -m long $(PYTEST)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# torch is only a reference to test against: one version, on the one Python that it is pinned for. Elsewhere the
+# tests that need it are skipped and say why.
+$(VENV)/.test: pyproject.toml $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	then $(BIN)/python -m pip install --quiet torch==2.13.0; fi
+	touch $@

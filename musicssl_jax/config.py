@@ -30,12 +30,13 @@ PACKAGED_CONFIGS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 
 
 def load(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
-    """The resolved config that the `--config...` flags in `argv` describe, and the arguments that are left.
+    """What to train: the config that the `--config...` flags in `argv` describe, and the arguments that are left.
 
     With neither a variant nor a `data.path`, it is the file's `demo` variant if there is one. The config is
     locked: its fields can be set, none can be added. `config.name` is made of the names of file and variant.
 
-    UserError: no such file, variant or field; a value of another type; a value that makes no sense (`check`).
+    UserError: no such file, variant or field; a value of another type; a value that makes no sense (`check`);
+    no data.
     """
     source, overrides, rest = _split_arguments(argv)
     file, _, variant = source.partition(":")
@@ -43,12 +44,21 @@ def load(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
     if not variant and "data.path" not in dict(overrides) and "demo" in module.VARIANTS:
         variant = "demo"
     config = _get_variant(module, file, variant)
-    config.name = "_".join(filter(None, (Path(file).stem, variant)))
     for field, text in overrides:
         _override(config, field, text)
     config.data.path = ",".join(os.path.expanduser(path) for path in config.data.path.split(","))
     check(config)
+    if not config.data.path:
+        raise UserError(f"--config={source} needs --config.data.path=DATA: a built data set or a folder of audio")
     return config.lock(), rest
+
+
+def read(source: str) -> ConfigDict:
+    """The config that FILE.py[:VARIANT] names, as it stands, for uses that need no data."""
+    file, _, variant = source.partition(":")
+    config = _get_variant(_import_file(_find(file)), file, variant)
+    check(config)
+    return config.lock()
 
 
 class RunFlags(NamedTuple):
@@ -70,9 +80,7 @@ def run_flags(argv: Sequence[str], config: ConfigDict) -> RunFlags:
         epilog=f"--config=FILE.py[:VARIANT] (default {DEFAULT_FILE}) names the settings, "
         "--config.FIELD=VALUE changes one.",
     )
-    parser.add_argument(
-        "--workdir", default=f"runs/{config.name}", help="folder of the run (default %(default)s)"
-    )
+    parser.add_argument("--workdir", default=f"runs/{config.name}", help="folder of the run (default %(default)s)")
     parser.add_argument(
         "--allow_change",
         default="",
@@ -137,19 +145,17 @@ def _import_file(path: Path) -> ModuleType:
     spec.loader.exec_module(module)
     for name in ("get_config", "VARIANTS"):
         if not hasattr(module, name):
-            raise UserError(
-                f"--config={path}: the file has no {name}, which a config needs (see configs/music2vec.py)"
-            )
+            raise UserError(f"--config={path}: the file has no {name}, which a config needs (see configs/music2vec.py)")
     return module
 
 
 def _get_variant(module: ModuleType, file: str, variant: str) -> ConfigDict:
     if variant and variant not in module.VARIANTS:
         near = _nearest(variant, module.VARIANTS)
-        raise UserError(
-            f"--config={file}:{variant}: no such variant{near}; there are {', '.join(module.VARIANTS)}"
-        )
-    return module.get_config(variant or None)
+        raise UserError(f"--config={file}:{variant}: no such variant{near}; there are {', '.join(module.VARIANTS)}")
+    config = module.get_config(variant or None)
+    config.name = "_".join(filter(None, (Path(file).stem, variant)))
+    return config
 
 
 def _override(config: ConfigDict, field: str, text: str) -> None:
@@ -194,9 +200,7 @@ def _value(config: ConfigDict, field: str) -> Any:
     value = config
     for name in field.split("."):
         if not isinstance(value, ConfigDict) or name not in value:
-            raise UserError(
-                f"config.{field}: there is no such field{_nearest(field, tuple(_fields(config)))}"
-            )
+            raise UserError(f"config.{field}: there is no such field{_nearest(field, tuple(_fields(config)))}")
         value = value[name]
     return value
 

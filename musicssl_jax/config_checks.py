@@ -72,7 +72,6 @@ _DEMANDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model.dropout model.attention_dropout model.activation_dropout model.input_dropout", *_BELOW_ONE),
     ("optimizer.b1 optimizer.b2", *_BELOW_ONE),
     ("mesh.data", lambda v: v == -1 or v >= 1, "a number of devices, or -1 for all that are left"),
-    ("data.path", bool, "a built data set, a folder of audio, several with commas between, or musicbox"),
     ("data.weights", lambda v: all(isinstance(w, int | float) and w > 0 for w in v), "numbers above 0"),
     (
         "model.conv_layers",
@@ -90,7 +89,7 @@ def _relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
     """(holds, message) for each demand that joins two fields; the fields are sound by themselves."""
     data, model, schedule = config.data, config.model, config.schedule
     paths = data.path.split(",")
-    yield all(paths), f"config.data.path={data.path!r}: nothing between two commas"
+    yield all(paths) or not data.path, f"config.data.path={data.path!r}: nothing between two commas"
     yield (
         len(data.weights) in (0, len(paths)),
         f"config.data.weights has {len(data.weights)} entries for {len(paths)} paths in config.data.path",
@@ -116,7 +115,7 @@ def _relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
     # Only here, so that other complaints need not wait for JAX to load.
     from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 
-    crop = int(data.crop_seconds * data.sample_rate)
+    crop = round(data.crop_seconds * data.sample_rate)
     _, needed = hop_and_receptive_field(model.conv_layers)
     yield (
         crop >= needed,

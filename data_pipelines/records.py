@@ -154,10 +154,7 @@ def write_metadata(
     folder = epath.Path(folder)
     (folder / "collection.json").unlink(missing_ok=True)
     shards = {split: _publish(folder, split, parts) for split, parts in splits.items()}
-    tracks = {
-        split: tracks_of([track for part in parts for track in part.tracks])
-        for split, parts in splits.items()
-    }
+    tracks = {split: tracks_of([track for part in parts for track in part.tracks]) for split, parts in splits.items()}
     for split in splits:
         (folder / f"tracks-{split}.npz").write_bytes(pack_tracks(tracks[split]))
     for name, content in tfds_files(
@@ -205,9 +202,7 @@ class Split:
     @cached_property
     def _source(self) -> ArrayRecordDataSource:
         # With the range in its name a shard is not opened before it is read.
-        return ArrayRecordDataSource(
-            [f"{self.folder / shard.file}[0:{shard.records}]" for shard in self.shards]
-        )
+        return ArrayRecordDataSource([f"{self.folder / shard.file}[0:{shard.records}]" for shard in self.shards])
 
     def read(self, track: int, start: int, out: Int16[np.ndarray, " n"]) -> None:
         """Fills `out` with the samples of track number `track` from sample `start` on, all within the track.
@@ -231,12 +226,10 @@ class Split:
         index = int(self._first_records[track]) + number
         try:
             record = self._source[index]
-        except (RuntimeError, ValueError, OSError, IndexError) as error:
-            raise self._damaged(index, str(error).splitlines()[0]) from error
+        except (RuntimeError, ValueError, OSError, IndexError) as error:  # chunks carry hashes
+            raise self._damaged(index, str(error).split(" (")[0]) from error
         start, length = number * self.record_samples, int(tracks.lengths[track])
-        header = Header(
-            tracks.ids[track], start, length, float(tracks.means[track]), float(tracks.stds[track])
-        )
+        header = Header(tracks.ids[track], start, length, float(tracks.means[track]), float(tracks.stds[track]))
         expected = encode_header(header, samples)
         if len(record) != len(expected) + samples * SAMPLE_BYTES or not record.startswith(expected):
             raise self._damaged(index, f"it is not sample {start} of track {header.track}")
@@ -273,31 +266,35 @@ class Collection:
         return float(self.splits[split].tracks.lengths.sum()) / self.sample_rate / 3600
 
 
-def open_collection(folder: epath.PathLike) -> Collection:
+def open_collection(folder: epath.PathLike, *, sample_rate: int | None = None) -> Collection:
     """The collection in `folder`; every shard's presence and size are checked (its bytes are when read).
 
-    Raises UserError for a folder that is missing or no collection, another version, missing or damaged files.
+    Raises UserError for a folder that is missing or no collection, another version, missing or damaged files,
+    or another sample rate than the one asked for.
     """
     folder = epath.Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the output folder of data_pipelines.build")
     content = _read_collection_json(folder)
+    if sample_rate not in (None, content["sample_rate"]):
+        raise UserError(
+            f"{folder} is sampled at {content['sample_rate']} Hz, not at {sample_rate}: rebuild it with "
+            f"--sample_rate={sample_rate}, or set data.sample_rate"
+        )
     try:
         splits = {name: _open_split(folder, name, content) for name in content["splits"]}
         return Collection(
             folder, int(content["sample_rate"]), int(content["record_samples"]), content["build_id"], splits
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'collection.json'} is damaged ({error!r}): copy it again or rebuild"
-        ) from error
+        raise UserError(f"{folder / 'collection.json'} is damaged ({error!r}): copy it again or rebuild") from error
 
 
 def _read_collection_json(folder: epath.Path) -> dict[str, Any]:
     path = folder / "collection.json"
     try:
         content = json.loads(path.read_text())
-        kind, version = content["format"], content["version"]
+        kind, version, _ = content["format"], content["version"], content["sample_rate"]
     except FileNotFoundError:
         raise UserError(
             f"{folder} is not a built collection (no collection.json): build it with "
@@ -335,15 +332,11 @@ def _check_sizes(folder: epath.Path, shards: Sequence[Shard]) -> None:
         except FileNotFoundError:
             return None
 
-    with ThreadPoolExecutor(
-        32
-    ) as pool:  # an object store answers one request in 50 ms, and thousands at once
+    with ThreadPoolExecutor(32) as pool:  # an object store answers one request in 50 ms, and thousands at once
         sizes = list(pool.map(size, shards))
     for shard, found in zip(shards, sizes, strict=True):
         if found is None:
-            raise UserError(
-                f"shard {folder / shard.file} is missing: copy it again or rebuild the collection"
-            )
+            raise UserError(f"shard {folder / shard.file} is missing: copy it again or rebuild the collection")
         if found != shard.bytes:
             raise UserError(
                 f"shard {folder / shard.file} has {found} bytes instead of {shard.bytes}: it is truncated or "

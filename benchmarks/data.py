@@ -1,0 +1,173 @@
+"""Crops per CPU-second through the pipeline, beside what ArrayRecordReader alone gives on the same records.
+
+    python -m benchmarks.data [--record_seconds=2,6,30] [--crop_seconds=5,30] [--output=FILE.md]
+
+Files lie in the page cache. A row's `reader` reads the records that a crop touches and drops them; `pipeline`
+is `crop_batches` with all it does (order, proof of every record, crop out of neighbours, batch). Rates are
+seconds of cropped audio per CPU-second of the whole process, the median over repetitions taken in turns.
+"""
+
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags
+from array_record.python.array_record_module import ArrayRecordReader
+
+from data_pipelines.crops import crop_batches
+from data_pipelines.records import Collection, RecordWriter, open_collection, write_metadata
+from data_pipelines.tf_example import encode_record
+
+RATE = 16000
+TRACKS, TRACK_SECONDS = 24, 200
+GOALS = {5.0: 20_000, 30.0: 40_000}  # audio seconds per CPU-second
+
+_RECORDS = flags.DEFINE_list("record_seconds", ["2", "3", "6", "10", "30"], "Record lengths.")
+_CROPS = flags.DEFINE_list("crop_seconds", ["5", "30"], "Crop lengths.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Grain's reading threads.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions of each measurement.")
+_AUDIO = flags.DEFINE_float("audio_seconds", 15_000, "Audio cropped in one measurement.")
+_FOLDER = flags.DEFINE_string("folder", None, "Where to write the records (0.8 GB); default: a temporary folder.")
+_OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the result to.")
+
+
+class Row(NamedTuple):
+    record: float
+    crop: float
+    reader: float
+    pipeline: float
+
+    @property
+    def read_seconds(self) -> float:
+        """Audio read for a crop, on average: as many records as it touches."""
+        return self.crop + self.record - 1 / RATE
+
+    @property
+    def share(self) -> float:
+        return self.pipeline / self.reader
+
+
+def build(folder: Path, record_seconds: float) -> Collection:
+    record_samples = round(record_seconds * RATE)
+    rng = np.random.default_rng(0)
+    with RecordWriter(folder, "train") as writer:
+        for number in range(TRACKS):
+            pcm = rng.integers(-(2**15), 2**15, TRACK_SECONDS * RATE, dtype=np.int16)
+            for start in range(0, len(pcm), record_samples):
+                part = pcm[start : start + record_samples]
+                track, length = f"{number:05d}", len(pcm)
+                writer.write(encode_record(part, track=track, start=start, track_length=length, mean=0.0, std=0.5))
+    write_metadata(folder, sample_rate=RATE, record_samples=record_samples, splits={"train": [writer.part]}, build={})
+    return open_collection(folder)
+
+
+def cpu_rate(work: Callable[[], float]) -> float:
+    """Seconds of audio that `work` says it made, per CPU-second of this process."""
+    began = time.process_time()
+    audio_seconds = work()
+    return audio_seconds / (time.process_time() - began)
+
+
+def reader_alone(collection: Collection, crop_seconds: float) -> Callable[[], float]:
+    """Reads, with a bare reader, the records that random crops touch."""
+    split = collection.splits["train"]
+    options = "readahead_buffer_size:0,max_parallelism:0"
+    readers = [ArrayRecordReader(os.fspath(split.folder / shard.file), options) for shard in split.shards]
+    where = [(reader, n) for reader in readers for n in range(reader.num_records())]
+    per_track = len(where) // TRACKS
+    size, crop_samples = collection.record_samples, round(crop_seconds * RATE)
+    rng = np.random.default_rng(1)
+    crops = round(_AUDIO.value / crop_seconds)
+
+    def work() -> float:
+        tracks = rng.integers(TRACKS, size=crops)
+        starts = rng.integers(TRACK_SECONDS * RATE - crop_samples, size=crops)
+        firsts, lasts = (
+            tracks * per_track + starts // size,
+            tracks * per_track + (starts + crop_samples - 1) // size,
+        )
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            for reader, position in where[first : last + 1]:
+                reader.read([position])
+        return crops * crop_seconds
+
+    return work
+
+
+def pipeline(collection: Collection, crop_seconds: float) -> Callable[[], float]:
+    clips = round(480 / crop_seconds)  # 8 minutes of audio in a batch
+    batches = crop_batches(
+        [collection],
+        crop_samples=round(crop_seconds * RATE),
+        seed=0,
+        clips=clips,
+        rows=range(clips),
+        threads=_THREADS.value,
+    )
+    next(batches)
+    count = max(1, round(_AUDIO.value / 480))
+
+    def work() -> float:
+        for _ in range(count):
+            next(batches)
+        return count * clips * crop_seconds
+
+    return work
+
+
+def measure(collection: Collection, record_seconds: float, crop_seconds: float) -> Row:
+    works = [reader_alone(collection, crop_seconds), pipeline(collection, crop_seconds)]
+    rates = [[cpu_rate(work) for work in works] for _ in range(_REPEATS.value + 1)][1:]  # the first one warms up
+    reader, whole = (statistics.median(column) for column in zip(*rates, strict=True))
+    return Row(record_seconds, crop_seconds, reader, whole)
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| record | crop | audio read for a crop | reader alone | pipeline | pipeline / reader | goal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        goal = f"{GOALS[row.crop]:,}" if row.crop in GOALS else ""
+        lines.append(
+            f"| {row.record:g} s | {row.crop:g} s | {row.read_seconds:.1f} s | {row.reader:,.0f} "
+            f"| {row.pipeline:,.0f} | {row.share:.2f} | {goal} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("grain", "array_record", "numpy"))
+    return f"{os.cpu_count()} cores of {names[0]}, Python {platform.python_version()}, {packages}"
+
+
+def main(argv: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = []
+        for record_seconds in map(float, _RECORDS.value):
+            folder = Path(_FOLDER.value or temporary) / f"{record_seconds:g}s"
+            collection = build(folder, record_seconds)
+            rows += [measure(collection, record_seconds, float(crop)) for crop in _CROPS.value]
+            print(table(rows[-len(_CROPS.value) :]).splitlines()[2:], file=sys.stderr)
+    command = "python -m benchmarks.data " + " ".join(argv[1:])
+    report = f"{__doc__}\nMachine: {machine()}\nCommand: `{command}`\n\n{table(rows)}\n"
+    print(report)
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).write_text(report)
+    worst = min(rows, key=lambda row: row.share)
+    print(f"lowest ratio {worst.share:.2f} (pipeline/reader, {worst.crop:g} s of {worst.record:g} s records)")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,7 +1,7 @@
 """From an audio file to mono PCM16 at one sample rate, in blocks: an hour needs no more memory than a second.
 
-libsndfile decodes whatever it can (WAV, FLAC, MP3, Ogg Vorbis, Opus, AIFF and others), PyAV (extra `av`) the rest.
-Decoders run in worker processes, because some files crash or hang them (`data_pipelines.pool`).
+libsndfile decodes whatever it can (WAV, FLAC, MP3, Ogg Vorbis, Opus, AIFF and others), PyAV (extra `av`)
+the rest. Decoders run in worker processes, because some files crash or hang them (`data_pipelines.pool`).
 """
 
 import contextlib
@@ -25,21 +25,28 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.shapes import Float, Int16
 
 SNDFILE_SUFFIXES = frozenset(
-    ".wav .wave .flac .mp3 .mp2 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc .sph .nist".split()
+    [
+        *(".wav", ".wave", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
+        *(".au", ".snd", ".caf", ".w64", ".rf64", ".voc", ".sph", ".nist"),
+    ]
 )
-AV_SUFFIXES = frozenset(".m4a .m4b .aac .mp4 .webm .weba .mka .wma .ac3 .ape .wv .tta .dsf .3gp .amr".split())
+AV_SUFFIXES = frozenset(
+    [
+        *(".m4a", ".m4b", ".aac", ".mp4", ".webm", ".weba", ".mka", ".wma", ".ac3", ".ape", ".wv", ".tta"),
+        *(".dsf", ".3gp", ".amr"),
+    ]
+)
 AUDIO_SUFFIXES = SNDFILE_SUFFIXES | AV_SUFFIXES
 
 _BLOCK = 1 << 16  # source samples per channel decoded at a time; larger blocks leave the cache and are slower
-_FULL_SCALE = (
-    32766 / 32768
-)  # one step under the largest PCM16 value: 8 to 24-bit and float sources clip here too
+_FULL_SCALE = 32766 / 32768  # one step under the largest PCM16 value, which encoders and dither may miss
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What makes a decoded track useless: under `min_seconds`, under `min_level` dBFS (standard deviation of the
-    waveform), or a share of source samples at full scale of more than `max_clipped`."""
+    """What makes a decoded track useless: under `min_seconds`, under `min_level` dBFS (standard deviation
+    of the waveform), or a share of source samples at full scale of more than `max_clipped`.
+    """
 
     min_seconds: float = 1.0
     min_level: float = -70.0
@@ -50,9 +57,9 @@ class Limits:
 class Decoded:
     """What is known of a track whose PCM was written.
 
-    samples: length at the target rate; mean, std: of the waveform in [-1, 1] (population), from the PCM16 itself;
-    peak: largest absolute source sample (1.0 is full scale); clipped: share of source samples at full scale;
-    digest: SHA-256 of the PCM; rate, channels, codec: of the source.
+    samples: length at the target rate; mean, std: of the waveform in [-1, 1] (population), from the PCM16
+    itself; peak: largest absolute source sample (1.0 is full scale); clipped: share of source samples at
+    full scale; digest: SHA-256 of the PCM; rate, channels, codec: of the source.
     """
 
     samples: int
@@ -97,17 +104,17 @@ def decode_track(
 ) -> Decoded | Rejected:
     """Writes the file's audio to `pcm` (mono, little-endian PCM16 at `sample_rate`) and measures it.
 
-    `progress` is called with the seconds of audio written so far. Raises UserError where `pcm` cannot be written.
+    `progress` is called with the seconds of audio written so far. Raises UserError where `pcm` cannot be
+    written.
     """
     meter = _Meter(sample_rate)
     try:
-        with open_audio(path) as audio, _writing(pcm) as file:
+        with open_audio(path) as audio, _PcmFile(pcm) as file:
             mono = (meter.source(block) for block in audio.blocks)
             for block in resample(mono, audio.rate, sample_rate):
                 samples = to_pcm16(block)
                 meter.pcm(samples)
-                with _naming_write_errors(pcm):
-                    file.write(samples.tobytes())
+                file.write(samples)
                 progress(meter.seconds)
         return meter.verdict(audio, limits)
     except Unusable as unusable:
@@ -133,7 +140,7 @@ def open_audio(path: str) -> Iterator[Audio]:
 def resample(
     blocks: Iterator[Float[np.ndarray, " n"]], rate: int, sample_rate: int
 ) -> Iterator[Float[np.ndarray, " m"]]:
-    """The concatenated blocks at `sample_rate`, by soxr's high-quality recipe; unchanged where the rate is the same."""
+    """The blocks, as one stream, at `sample_rate` by soxr's high-quality recipe; unchanged if the rate is."""
     if rate == sample_rate:
         yield from blocks
         return
@@ -144,12 +151,12 @@ def resample(
 
 
 def to_pcm16(waveform: Float[np.ndarray, " n"]) -> Int16[np.ndarray, " n"]:
-    """Rounds to the nearest of 2^16 steps; what is over full scale is clipped. A PCM16 source comes back exactly."""
+    """Rounds to the nearest of 2^16 steps and clips at full scale. A PCM16 source comes back exactly."""
     return np.clip(np.rint(waveform * np.float32(32768)), -32768, 32767).astype("<i2")
 
 
 class _Meter:
-    """Running measures of a track. Sums over PCM are integers, so that they do not depend on the block size."""
+    """Running measures of a track. Sums over PCM are of integers: they do not depend on the block size."""
 
     def __init__(self, sample_rate: int):
         self._sample_rate = sample_rate
@@ -193,9 +200,7 @@ class _Meter:
     def verdict(self, audio: Audio, limits: Limits) -> Decoded:
         n = self._samples
         if self.seconds < limits.min_seconds or n == 0:
-            raise Unusable(
-                "too short", f"{self.seconds:.2f} s; at least {limits.min_seconds:g} s are asked for"
-            )
+            raise Unusable("too short", f"{self.seconds:.2f} s; at least {limits.min_seconds:g} s are asked for")
         std = math.sqrt(n * self._squares - self._sum**2) / n / 32768
         level = 20 * math.log10(std) if std else -math.inf
         if level < limits.min_level:
@@ -216,25 +221,34 @@ class _Meter:
         )
 
 
-@contextlib.contextmanager
-def _naming_write_errors(path: Path) -> Iterator[None]:
-    # Only around writes: an OSError while reading is the source's fault and rejects one file.
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; the same command goes on from here"
-        ) from None
+class _PcmFile:
+    """A file that tells its own write errors from those of reading the source, which only reject one file."""
 
+    def __init__(self, path: Path):
+        self._path = path
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    with _naming_write_errors(path):
-        file = open(path, "wb", buffering=0)
-    try:
-        yield file
-    finally:
-        file.close()
+    def __enter__(self) -> "_PcmFile":
+        with self._naming_errors():
+            self._file = open(self._path, "wb", buffering=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, samples: Int16[np.ndarray, " n"]) -> None:
+        left = memoryview(samples.tobytes())
+        with self._naming_errors():
+            while left:  # a nearly full disk takes a part of it
+                left = left[self._file.write(left) :]
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._path}: {error.strerror}; when it can, the same command goes on"
+            ) from None
 
 
 def _is_for_sndfile(path: str, file: BinaryIO) -> bool:
@@ -277,17 +291,13 @@ def _open_sndfile(file: BinaryIO) -> Iterator[Audio]:
         yield Audio(sound.samplerate, sound.channels, codec, _sndfile_blocks(sound, announced))
 
 
-def _sndfile_blocks(
-    sound: soundfile.SoundFile, announced: int | None
-) -> Iterator[Float[np.ndarray, "n channels"]]:
+def _sndfile_blocks(sound: soundfile.SoundFile, announced: int | None) -> Iterator[Float[np.ndarray, "n channels"]]:
     got = 0
     while True:
         try:
             block = sound.read(_BLOCK, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise Unusable(
-                "undecodable", f"{_message(error)} (after {got / sound.samplerate:.1f} s)"
-            ) from None
+            raise Unusable("undecodable", f"{_message(error)} (after {got / sound.samplerate:.1f} s)") from None
         if len(block) == 0:
             break
         got += len(block)
@@ -310,9 +320,7 @@ def _check_length(seconds: float, announced: float) -> None:
 def _check_container(log: str) -> None:
     """Reads libsndfile's log of the header: it silently cuts lengths to what is there, but notes it."""
     for announced, found in re.findall(r": (\d+) \(should be (\d+)\)", log):
-        streamed = (
-            int(announced) >= 0x7FFFF000
-        )  # placeholders of writers that could not seek back (sox, ffmpeg)
+        streamed = int(announced) >= 0x7FFFF000  # placeholders of writers that could not seek back (sox, ffmpeg)
         if not streamed and int(found) < 0.95 * int(announced):
             raise Unusable("truncated", f"{found} of {announced} bytes are there")
     if "lacks an end-of-stream bit" in log and "Junk after the last page" in log:

@@ -1,16 +1,17 @@
-"""From decoded tracks to shards: which are duplicates, which split each goes to, where shards begin.
+"""From decoded tracks to shards: which are duplicates, which split each goes to, what a shard holds.
 
-All of it is a function of the outcomes taken in `arrange`'s order, never of who finished first, and it works on
-a stream: a shard comes out as soon as its tracks are known. The local build and the Beam pipeline both use it.
+All of it is a function of the outcomes taken in `arrange`'s order, never of who finished first, and it
+works on a stream: a part comes out as soon as its tracks are known. The local build and the Beam pipeline
+both use it.
 """
 
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from data_pipelines.decode import Decoded, Limits
+from data_pipelines.decode import Decoded, Limits, Rejected
 from data_pipelines.sources import Source
 
 Grouping = Literal["track", "album"]
@@ -20,8 +21,8 @@ Grouping = Literal["track", "album"]
 class Settings:
     """What decides a collection's content beside its files.
 
-    record_seconds: length of a record; shard_megabytes: PCM in a shard, at most; valid_fraction: expected share of
-    tracks (albums, with split_by="album") held out for validation.
+    record_seconds: length of a record; shard_megabytes: PCM in a shard, at most; valid_fraction: expected
+    share of tracks (albums, with split_by="album") held out for validation.
     """
 
     sample_rate: int = 16000
@@ -30,7 +31,11 @@ class Settings:
     split_by: Grouping = "track"
     valid_fraction: float = 0.01
     seed: int = 0
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def shard_bytes(self) -> int:
+        return round(self.shard_megabytes * 1e6)
 
     @property
     def record_samples(self) -> int:
@@ -49,13 +54,14 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """`records` are (track, start) in the order they are written; the record ends where the next begins, or the
-    track does."""
+class PartPlan:
+    """Whole tracks that one worker writes, in order: a shard, or several where one track is longer than
+    that.
+    """
 
     split: str
     index: int
-    records: tuple[tuple[Track, int], ...]
+    tracks: tuple[Track, ...]
 
     @property
     def name(self) -> str:
@@ -93,42 +99,47 @@ def drop_duplicates(
 def assign_splits(tracks: Iterable[Track], settings: Settings) -> Iterator[tuple[str, Track]]:
     """(split, track), validation first.
 
-    A group is held out if its hash is under `valid_fraction`, so that it stays where it is when others come or go.
-    Small collections still get both splits: of two groups or more, the one of the lowest hash is held out in any case
-    (unless `valid_fraction` is 0) and the one of the highest is not; a single group trains.
+    A group is held out if its hash is under `valid_fraction`, so that it stays where it is when others come
+    or go. Small collections still get both splits: of two groups or more, the one of the lowest hash is
+    held out in any case (unless `valid_fraction` is 0) and the one of the highest is not; a single group
+    trains.
     """
     groups = itertools.groupby(tracks, key=lambda track: group_of(track.source, settings))
     waiting: list[Track] = []  # one group behind, to know the last
     first = True
-    for group, members in groups:
+    for _, members in groups:
         if waiting:
             held_out = first or _fraction(group_of(waiting[0].source, settings), settings.seed)
-            split = (
-                "valid"
-                if settings.valid_fraction and (first or held_out < settings.valid_fraction)
-                else "train"
-            )
+            split = "valid" if settings.valid_fraction and (first or held_out < settings.valid_fraction) else "train"
             yield from ((split, track) for track in waiting)
             first = False
         waiting = list(members)
     yield from (("train", track) for track in waiting)
 
 
-def cut_shards(placed: Iterable[tuple[str, Track]], settings: Settings) -> Iterator[Shard]:
-    """Records of the tracks in turn, as many to a shard as `shard_megabytes` hold (one at least)."""
-    limit = settings.shard_megabytes * 1e6
+def cut_parts(placed: Iterable[tuple[str, Track]], settings: Settings) -> Iterator[PartPlan]:
+    """As many tracks to a part as `shard_megabytes` hold, one at least."""
     for split, members in itertools.groupby(placed, key=lambda pair: pair[0]):
         index, used = 0, 0
-        records: list[tuple[Track, int]] = []
+        tracks: list[Track] = []
         for _, track in members:
-            for start in range(0, track.audio.samples, settings.record_samples):
-                size = 2 * min(settings.record_samples, track.audio.samples - start)
-                if records and used + size > limit:
-                    yield Shard(split, index, tuple(records))
-                    index, used, records = index + 1, 0, []
-                used += size
-                records.append((track, start))
-        yield Shard(split, index, tuple(records))
+            size = 2 * track.audio.samples
+            if tracks and used + size > settings.shard_bytes:
+                yield PartPlan(split, index, tuple(tracks))
+                index, used, tracks = index + 1, 0, []
+            used += size
+            tracks.append(track)
+        yield PartPlan(split, index, tuple(tracks))
+
+
+def plan_parts(
+    outcomes: Iterable[tuple[Source, Decoded | Rejected]],
+    settings: Settings,
+    found_duplicate: Callable[[Source, Source], None] = lambda copy, original: None,
+) -> Iterator[PartPlan]:
+    """The parts of the collection, from the outcomes in `arrange`'s order."""
+    tracks = (Track(source, audio) for source, audio in outcomes if isinstance(audio, Decoded))
+    return cut_parts(assign_splits(drop_duplicates(tracks, found_duplicate), settings), settings)
 
 
 def _fraction(name: str, seed: int) -> float:

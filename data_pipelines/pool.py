@@ -1,11 +1,12 @@
 """Runs functions in child processes that may crash or hang without taking the rest along.
 
 `concurrent.futures` gives up the whole pool when one worker dies, and cannot stop a call that hangs in C.
-Workers are plain `python -c` processes, never forks and never re-imports of `__main__`: the parent may have JAX,
-threads or a notebook in it, and a worker loads only what the function it was sent needs.
+Workers are plain `python -c` processes, never forks and never re-imports of `__main__`: the parent may have
+JAX, threads or a notebook in it, and a worker loads only what the function it was sent needs.
 """
 
 import collections
+import contextlib
 import os
 import pickle
 import queue
@@ -20,14 +21,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
-_ATTEMPTS = (
-    2  # a worker may die for reasons outside its job (another program took the memory, a stray signal)
-)
+_ATTEMPTS = 2  # a worker may die for reasons outside its job (another program took the memory, a stray signal)
 
 
 @dataclass(frozen=True)
 class Died:
-    """What `WorkerPool.next` gives in place of a result: the process ended (`hung` is False) or was stopped."""
+    """What `WorkerPool.next` gives in place of a result: the process ended (`hung` is False) or was
+    stopped.
+    """
 
     hung: bool
     detail: str
@@ -57,9 +58,9 @@ class _Worker:
 class WorkerPool:
     """Up to `workers` processes. A job that shows no progress for `time_limit` seconds is stopped.
 
-    A job is `function(*arguments, progress)`: a function importable by name whose last argument is called with a
-    number now and then, to say that it is alive and how far it is. `on_progress(key, number)` in the parent gets
-    these, a few a second at most.
+    A job is `function(*arguments, progress)`: a function importable by name whose last argument is called
+    with a number now and then, to say that it is alive and how far it is. `on_progress(key, number)` in the
+    parent gets these, a few a second at most.
     """
 
     def __init__(
@@ -86,14 +87,13 @@ class WorkerPool:
         """Whether a result is still to come."""
         return bool(self._queue) or any(worker.job for worker in self._workers)
 
-    def submit(
-        self, key: Hashable, function: Callable[..., Any], *arguments: Any, urgent: bool = False
-    ) -> None:
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any, urgent: bool = False) -> None:
         job = _Job(key, function, arguments)
         self._queue.appendleft(job) if urgent else self._queue.append(job)
 
     def next(self) -> tuple[Hashable, Any]:
-        """The key and result of the next job to end, in whatever order they end; `Died` where the worker was lost.
+        """The key and result of the next job to end, in whatever order they end; `Died` where the worker
+        was lost.
 
         Raises what the job raised if that is a `UserError`, and `JobError` for anything else.
         """
@@ -118,10 +118,8 @@ class WorkerPool:
                 self._workers.append(worker)
             worker.job = self._queue.popleft()
             worker.last_sign = time.monotonic()
-            try:
+            with contextlib.suppress(OSError):  # it died while it was idle: `_hear` meets the end of its pipe
                 worker.connection.send((worker.job.function, worker.job.arguments))
-            except OSError:  # it died while it was idle; `_hear` meets the end of its pipe
-                pass
 
     def _remaining(self, worker: _Worker) -> float:
         return worker.last_sign + self._limit - time.monotonic()

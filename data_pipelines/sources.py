@@ -15,8 +15,9 @@ from musicssl_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """One audio file. track: its name in the collection (the path under the folder, with `/`); album: the folder of
-    it; size in bytes and modified in whole seconds, both -1 where they cannot be had."""
+    """One audio file. track: its name in the collection (the path under the folder, with `/`); album: the
+    folder of it; size in bytes and modified in whole seconds, both -1 where they cannot be had.
+    """
 
     track: str
     path: str
@@ -24,14 +25,20 @@ class Source:
     size: int
     modified: int
 
+    @property
+    def key(self) -> str:
+        """The track's name as a file name."""
+        return hashlib.sha256(self.track.encode()).hexdigest()[:32]
+
 
 def walk_folder(folder: str) -> list[Source]:
-    """All audio files under `folder` by suffix, sorted; hidden files and folders are left out, links are followed.
+    """All audio files under `folder` by suffix, sorted; hidden files and folders are left out, links are
+    followed.
 
     Raises UserError where the folder is missing or holds no audio.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"--input={folder} is not a folder")
+        raise UserError(f"{folder} is not a folder")
     found = [
         _source(_text(os.path.relpath(path, folder)), path)
         for path in _files(folder)
@@ -39,17 +46,14 @@ def walk_folder(folder: str) -> list[Source]:
     ]
     if not found:
         empty = next(_files(folder), None) is None
-        what = (
-            "is empty"
-            if empty
-            else "holds no audio file (by suffix: .wav, .flac, .mp3, .ogg, .opus, .m4a ...)"
-        )
-        raise UserError(f"--input={folder} {what}")
+        what = "is empty" if empty else "holds no audio file (by suffix: .wav, .flac, .mp3, .ogg, .opus, .m4a ...)"
+        raise UserError(f"{folder} {what}")
     return sorted(found, key=lambda source: source.track)
 
 
 def read_manifest(manifest: str, folder: str | None) -> list[Source]:
-    """The files of a manifest: JSON lines or CSV with a header; `path` or `audio_path`, and if given `id`, `album`.
+    """The files of a manifest: JSON lines or CSV with a header; `path` or `audio_path`, and if given `id`,
+    `album`.
 
     Relative paths are taken from `folder`, or where that is None from the manifest's own folder.
     Raises UserError naming the line that is wrong.
@@ -72,14 +76,10 @@ def read_manifest(manifest: str, folder: str | None) -> list[Source]:
 def exclude(sources: Sequence[Source], id_file: str) -> list[Source]:
     """The sources whose track id is not a line of `id_file`; an id may be given without the file's suffix."""
     try:
-        ids = {
-            line.strip() for line in Path(id_file).read_text(encoding="utf-8").splitlines() if line.strip()
-        }
+        ids = {line.strip() for line in Path(id_file).read_text(encoding="utf-8").splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--exclude={id_file} cannot be read: {error}") from None
-    kept = [
-        s for s in sources if s.track not in ids and str(PurePosixPath(s.track).with_suffix("")) not in ids
-    ]
+    kept = [s for s in sources if s.track not in ids and str(PurePosixPath(s.track).with_suffix("")) not in ids]
     if not kept:
         raise UserError(f"--exclude={id_file} leaves no file over")
     return kept
@@ -99,9 +99,7 @@ def _source(track: str, path: str, album: str | None = None) -> Source:
         size, modified = status.st_size, int(status.st_mtime)
     except OSError:
         size, modified = -1, -1  # decoding says what is wrong with it
-    return Source(
-        track, path, str(PurePosixPath(track).parent) if album is None else str(album), size, modified
-    )
+    return Source(track, path, str(PurePosixPath(track).parent) if album is None else str(album), size, modified)
 
 
 def _text(name: str) -> str:

@@ -98,7 +98,7 @@ def base() -> dict:
             "sampling": "duration",  # a second of music or a "track" is as likely as any other
             "sample_rate": 16_000,  # Hz, of the data set
             "normalize": True,  # by mean and standard deviation of the whole track
-            "threads": 2,  # that read ahead
+            "threads": 2,  # that read ahead; 0: read when asked
         },
         "batch": {
             "clips": 112,  # in one update, however many devices there are

@@ -35,8 +35,7 @@ def load(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
     With neither a variant nor a `data.path`, it is the file's `demo` variant if there is one. The config is
     locked: its fields can be set, none can be added. `config.name` is made of the names of file and variant.
 
-    UserError: no such file, variant or field; a value of another type; a value that makes no sense (`check`);
-    no data.
+    UserError: no such file, variant or field; a value of another type; a value that makes no sense (`check`).
     """
     source, overrides, rest = _split_arguments(argv)
     file, _, variant = source.partition(":")
@@ -48,13 +47,11 @@ def load(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
         _override(config, field, text)
     config.data.path = ",".join(os.path.expanduser(path) for path in config.data.path.split(","))
     check(config)
-    if not config.data.path:
-        raise UserError(f"--config={source} needs --config.data.path=DATA: a built data set or a folder of audio")
     return config.lock(), rest
 
 
 def read(source: str) -> ConfigDict:
-    """The config that FILE.py[:VARIANT] names, as it stands, for uses that need no data."""
+    """The config that FILE.py[:VARIANT] names, as it stands there. UserError: as for `load`."""
     file, _, variant = source.partition(":")
     config = _get_variant(_import_file(_find(file)), file, variant)
     check(config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from musicssl_jax.config import load, read, run_flags
+from musicssl_jax.config import load, run_flags
 from musicssl_jax.errors import UserError
 
 DEMO = "--config=configs/music2vec.py:demo"
@@ -65,13 +65,6 @@ def test_values_that_make_no_sense_are_refused(override, demand):
     message = _objection([DEMO, f"--config.{override}"])
     assert f"config.{field}" in message
     assert demand in message
-
-
-def test_a_named_variant_needs_data_to_train_on_and_none_to_be_read():
-    assert "needs --config.data.path=DATA" in _objection(["--config=configs/music2vec.py:base"])
-    assert read("configs/music2vec.py:base").data.path == ""
-    with pytest.raises(UserError, match="did you mean base"):
-        read("configs/music2vec.py:basic")
 
 
 def test_a_mask_that_hides_nothing_is_refused():

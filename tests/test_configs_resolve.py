@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs import music2vec
-from musicssl_jax.config import from_json, load, run_flags, to_json
+from musicssl_jax.config import from_json, load, read, run_flags, to_json
 from musicssl_jax.config_checks import check
+from musicssl_jax.errors import UserError
 
 DATA = "--config.data.path=music"
 
@@ -87,6 +88,13 @@ def test_without_variant_and_data_it_is_the_demo():
     assert load([DATA])[0].model.width == 768
 
 
+def test_a_named_config_is_read_as_it_stands():
+    assert read("configs/music2vec.py").model.width == 768
+    assert read("configs/music2vec.py:large").model.width == 1024
+    with pytest.raises(UserError, match="did you mean base"):
+        read("configs/music2vec.py:basic")
+
+
 def test_a_config_that_came_with_the_package_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load(["--config=configs/music2vec.py:demo"])[0].steps == music2vec.VARIANTS["demo"]["steps"]
@@ -105,10 +113,7 @@ def test_the_home_folder_may_be_written_as_a_tilde():
 
 def test_a_run_is_found_again_by_the_name_of_its_config():
     assert run_flags([], load([DATA])[0]).workdir == "runs/music2vec"
-    assert (
-        run_flags([], load(["--config=configs/music2vec.py:span5", DATA])[0]).workdir
-        == "runs/music2vec_span5"
-    )
+    assert run_flags([], load(["--config=configs/music2vec.py:span5", DATA])[0]).workdir == "runs/music2vec_span5"
     flags = run_flags(["--allow_change=seed,data.path"], load([DATA])[0])
     assert flags.allow_change == ("seed", "data.path")
 

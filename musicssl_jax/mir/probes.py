@@ -77,9 +77,7 @@ def within(ratio: float) -> Score:
 def split_by_group(groups: Shaped[np.ndarray, "windows"], *, valid: float, test: float, seed: int) -> Parts:
     """Every group falls into one part as a whole; `valid` and `test` are shares of the groups."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    in_test, in_valid = np.split(
-        names, [first := round(test * len(names)), first + round(valid * len(names))]
-    )[:2]
+    in_test, in_valid = np.split(names, [first := round(test * len(names)), first + round(valid * len(names))])[:2]
     test_windows, valid_windows = np.isin(groups, in_test), np.isin(groups, in_valid)
     return Parts(~test_windows & ~valid_windows, valid_windows, test_windows)
 

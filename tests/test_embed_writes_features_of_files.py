@@ -1,0 +1,158 @@
+"""`musicssl embed`: real audio files in, one .npz each out, bad files named and left out."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from musicssl_jax.command import run_command
+from musicssl_jax.embed import main
+from musicssl_jax.encoder_io import load_encoder
+from musicssl_jax.errors import UserError
+
+CONFIG = "random:configs/music2vec.py:demo"
+RATE = 16000
+
+
+def tone(seconds, seed=0, rate=RATE):
+    t = np.arange(round(seconds * rate)) / rate
+    return 0.3 * np.sin(2 * np.pi * 220 * (seed + 1) * t) + 0.01 * np.random.default_rng(seed).standard_normal(len(t))
+
+
+def run_embed(*arguments):
+    command = [sys.executable, "-m", "musicssl_jax.embed", f"--checkpoint={CONFIG}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def encode():
+    return load_encoder(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Files of other lengths, formats, rates and channel counts, two that are damaged, and one of text."""
+    folder = tmp_path_factory.mktemp("music")
+    (folder / "album").mkdir()
+    soundfile.write(folder / "a.wav", tone(7.3), RATE, subtype="PCM_16")
+    soundfile.write(folder / "album" / "a.flac", np.stack([tone(2.2, 1, 44100)] * 2, axis=1), 44100)
+    soundfile.write(folder / "album" / "short.ogg", tone(0.4), RATE)
+    (folder / "empty.wav").touch()
+    (folder / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "notes.txt").write_text("not audio")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedded(music, tmp_path_factory):
+    output = tmp_path_factory.mktemp("features")
+    flags = ("--layers=0,2,4", "--pool=none", "--dtype=float32", "--window_seconds=3")
+    return output, run_embed(f"--input={music}", f"--output={output}", *flags)
+
+
+def test_each_readable_file_gets_its_features(music, embedded, encode):
+    output, run = embedded
+    assert run.returncode == 0, run.stderr
+    found = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.npz"))
+    assert found == ["a.wav.npz", "album/a.flac.npz", "album/short.ogg.npz"]
+    with np.load(output / "a.wav.npz") as file:
+        frames = (round(7.3 * RATE) - 400) // 320 + 1
+        assert file["features"].shape == (3, frames, encode.width) and file["features"].dtype == np.float32
+        np.testing.assert_allclose(file["times"], (np.arange(frames) * 320 + 200) / RATE)
+        assert file["layers"].tolist() == [0, 2, 4] and file["sample_rate"] == RATE
+        pcm, _ = soundfile.read(music / "a.wav", dtype="int16")
+        np.testing.assert_allclose(file["features"], encode(pcm, window_seconds=3.0)["hidden"][[0, 2, 4]], atol=1e-4)
+
+
+def test_bad_files_are_named_and_not_fatal(embedded):
+    output, run = embedded
+    rejects = [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
+    assert sorted(row["file"].rpartition("/")[2] for row in rejects) == ["empty.wav", "noise.mp3"]
+    assert all(row["reason"] and row["file"] in run.stderr for row in rejects)
+    assert "rejected  2 files" in run.stdout and "features  3 files" in run.stdout
+
+
+def test_pooled_features_are_means_of_windows(music, embedded, tmp_path):
+    flags = ("--layers=last", "--pool=mean", "--dtype=float16", "--window_seconds=3")
+    run = run_embed(f"--input={music / 'a.wav'}", f"--output={tmp_path}", *flags)
+    assert run.returncode == 0, run.stderr
+    with np.load(tmp_path / "a.wav.npz") as file, np.load(embedded[0] / "a.wav.npz") as frames:
+        assert file["features"].shape == (1, 3, 128) and file["features"].dtype == np.float16
+        want = [frames["features"][2, start : start + 150].mean(axis=0) for start in (0, 150, 300)]
+        np.testing.assert_allclose(file["features"][0], want, atol=2e-3)
+        np.testing.assert_allclose(file["times"], [frames["times"][s : s + 150].mean() for s in (0, 150, 300)])
+
+
+def test_existing_features_are_skipped_when_asked(music, tmp_path):
+    (tmp_path / "a.wav.npz").write_bytes(b"mine")
+    files = [music / "a.wav", music / "album" / "short.ogg"]
+    run = run_embed("--input", *files, f"--output={tmp_path}", "--skip_existing")
+    assert run.returncode == 0 and "skipped   1 files" in run.stdout, run.stderr
+    assert (tmp_path / "a.wav.npz").read_bytes() == b"mine"
+    assert (tmp_path / "album" / "short.ogg.npz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--input={music}/empty.wav", "--output={out}"), "empty.wav: empty"),
+        (("--input={music}/nothing", "--output={out}"), "nothing"),
+        (("--input={music}/a.wav", "--output={out}", "--layers=0,5"), "--layers=0,5"),
+        (("--input={music}/a.wav", "--output={music}/notes.txt/x"), "notes.txt"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(music, tmp_path, capfd, arguments, said):
+    arguments = [argument.format(music=music, out=tmp_path / "out") for argument in arguments]
+    assert run_command(main, [f"--checkpoint={CONFIG}", *arguments]) == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert said in last and last.startswith("error: ")
+
+
+def test_windows_are_encoded_as_if_they_were_files_of_their_own(encode):
+    waveform = tone(7.3).astype(np.float32)
+    mean, std = float(waveform.mean()), float(waveform.std())
+    whole = encode(waveform, window_seconds=3.0)["hidden"]
+    for first in (0, 150, 214):  # the last window reaches back from the end of 364 frames
+        alone = encode(waveform[first * 320 :][: 149 * 320 + 400], mean=mean, std=std, window_seconds=3.0)["hidden"]
+        new = slice(300 - first, None) if first == 214 else slice(None)
+        got = whole[:, first : first + 150][:, new]
+        np.testing.assert_allclose(got, alone[:, new], atol=1e-5)
+
+
+def test_windows_agree_with_one_pass_except_for_their_context(encode):
+    waveform = tone(12).astype(np.float32)
+    windowed, one_pass = (encode(waveform, window_seconds=s) for s in (4.0, 12.0))
+    np.testing.assert_array_equal(windowed["times"], one_pass["times"])
+    a, b = windowed["hidden"], one_pass["hidden"]
+    assert a.shape == b.shape
+    # Frames see their window only, so they differ; but each is nearest to itself, not to its neighbours in time.
+    inside = np.r_[60:140, 260:340, 460:540]
+    error = np.linalg.norm(a - b, axis=-1)[:, inside].mean()
+    shifted = np.linalg.norm(a - np.roll(b, 1, axis=1), axis=-1)[:, inside].mean()
+    assert error < 0.5 * shifted
+
+
+def test_padding_of_short_files_does_not_change_their_inner_frames(encode):
+    """The positional convolutions reach 45 frames; beyond, padding is only hidden from attention."""
+    waveform = tone(2.5).astype(np.float32)  # 124 frames, padded to 150 of a 3 s window
+    padded, exact = encode(waveform, window_seconds=3.0)["hidden"], encode(waveform, window_seconds=2.48)["hidden"]
+    assert padded.shape == exact.shape
+    np.testing.assert_allclose(padded[:, :60], exact[:, :60], atol=0.05 * np.abs(exact).max())
+
+
+def test_pcm_and_float_waveforms_give_the_same(encode):
+    pcm = np.rint(tone(2) * 32767).astype(np.int16)
+    np.testing.assert_allclose(encode(pcm)["hidden"], encode((pcm / 32768).astype(np.float32))["hidden"], atol=1e-4)
+
+
+def test_a_waveform_shorter_than_a_frame_is_refused(encode):
+    with pytest.raises(ValueError, match="399 samples"):
+        encode(np.zeros(399, np.float32))
+
+
+def test_an_unknown_checkpoint_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_encoder(str(tmp_path))

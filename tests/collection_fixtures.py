@@ -47,7 +47,5 @@ def write_collection(
                 for record in records_of(track, pcm, record_samples):
                     writer.write(record)
         parts[split] = [writer.part]
-    write_metadata(
-        folder, sample_rate=sample_rate, record_samples=record_samples, splits=parts, build={"by": "tests"}
-    )
+    write_metadata(folder, sample_rate=sample_rate, record_samples=record_samples, splits=parts, build={"by": "tests"})
     return folder

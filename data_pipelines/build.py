@@ -13,13 +13,14 @@ import hashlib
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from etils import epath
 
 from data_pipelines.completion import summary
 from data_pipelines.decode import Limits
+from data_pipelines.journal import FOLDER as JOURNAL
 from data_pipelines.journal import Portion
 from data_pipelines.local_build import build
 from data_pipelines.plan import Settings
@@ -37,6 +38,8 @@ def ensure_collection(path: str, cache: Path, sample_rate: int, *, progress: boo
     folder = epath.Path(path)
     if "://" in path or (folder / "collection.json").exists() or (folder / "dataset_info.json").exists():
         return folder
+    if (folder / JOURNAL).exists():
+        raise UserError(f"{path} holds an unfinished build: give the same build command again to finish it")
     sources = walk_folder(path)
     settings = Settings(sample_rate=sample_rate)
     content = f"{Path(path).resolve()} {fingerprint(sources)} {settings}"
@@ -64,14 +67,14 @@ def main(argv: Sequence[str]) -> None:
     if rest and not arguments.beam:
         raise UserError(f"unknown argument {rest[0]} (see --help; options of a Beam runner need --beam)")
     settings = _settings(arguments)
-    sources = _sources(arguments)
     started = time.monotonic()
     if arguments.beam:
-        from data_pipelines.beam_build import build_with_beam
+        from data_pipelines.beam_build import build_with_beam, list_folder
 
-        build_with_beam(sources, epath.Path(arguments.output), settings, arguments.time_limit, rest)
+        sources = _sources(arguments, list_folder)
+        build_with_beam(sources, arguments.output, settings, time_limit=arguments.time_limit, options=rest)
     else:
-        _build_here(arguments, sources, settings)
+        _build_here(arguments, _sources(arguments, walk_folder), settings)
         if arguments.shard is not None:
             return
     print(summary(epath.Path(arguments.output)))
@@ -98,11 +101,11 @@ def _build_here(arguments: argparse.Namespace, sources: Sequence[Source], settin
         )
 
 
-def _sources(arguments: argparse.Namespace) -> list[Source]:
+def _sources(arguments: argparse.Namespace, list_folder: Callable[[str], list[Source]]) -> list[Source]:
     if arguments.manifest:
         sources = read_manifest(arguments.manifest, arguments.input)
     elif arguments.input:
-        sources = walk_folder(arguments.input)
+        sources = list_folder(arguments.input)
     else:
         raise UserError("nothing to build from: give --input=DIR or --manifest=FILE")
     if arguments.exclude:

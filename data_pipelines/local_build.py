@@ -37,14 +37,14 @@ def build(
     goes on from there. Raises UserError where no file can be used, or `output` cannot be written or holds
     something else.
     """
-    if _is_built(output, sources, settings):
+    if is_built(output, sources, settings):
         return
     is_new = not output.exists()
     order = arrange(sources, settings)
     with open_journal(output, settings, sources, portion) as journal:
         with (
             _Bar(sources, journal, settings, shown=progress) as bar,
-            WorkerPool(workers or os.cpu_count() or 1, time_limit, bar.advance) as pool,
+            WorkerPool(workers or _cores(), time_limit, bar.advance) as pool,
         ):
             run = _Run(journal, pool, bar, output, settings)
             if portion is not None:
@@ -113,6 +113,11 @@ class _Run:
             self._bar.finish(key, outcome)
 
 
+def _cores() -> int:
+    # The ones a job scheduler lends may be a few of the machine's; macOS cannot tell.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def rejected(died: Died) -> Rejected:
     """What is noted of a file whose decoder took its process along."""
     return Rejected("decoder hung" if died.hung else "decoder crashed", died.detail)
@@ -167,7 +172,7 @@ class _Bar:
         self._bar.set_postfix_str(f"{hours:.2f} h, {self._rejects} rejected", refresh=False)
 
 
-def _is_built(output: Path, sources: Sequence[Source], settings: Settings) -> bool:
+def is_built(output: Path, sources: Sequence[Source], settings: Settings) -> bool:
     """Raises UserError if there is a collection that is not the one asked for."""
     path = output / "collection.json"
     if not path.exists():

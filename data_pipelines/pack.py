@@ -19,7 +19,7 @@ def write_part(
     plan: PartPlan, pcm_folder: Path, output: Path, settings: Settings, progress: Callable[[float], None]
 ) -> Part:
     """Writes the part's shards into `output` under temporary names. Raises UserError where it cannot."""
-    with open_writer(plan, output, settings) as writer:
+    with open_writer(plan.split, plan.index, output, settings) as writer:
         for track in plan.tracks:
             for record in _records(track, pcm_path(pcm_folder, track.source), settings.record_samples):
                 writer.write(record)
@@ -27,9 +27,10 @@ def write_part(
     return writer.part
 
 
-def open_writer(plan: PartPlan, output: Path, settings: Settings) -> RecordWriter:
+def open_writer(split: str, index: int, output: Path, settings: Settings) -> RecordWriter:
+    """A writer of the shards of one part."""
     shard_bytes = round(_HEADROOM * settings.shard_bytes)
-    return RecordWriter(output, plan.split, shard_bytes=shard_bytes, part=f"{plan.index:05d}")
+    return RecordWriter(output, split, shard_bytes=shard_bytes, part=f"{index:05d}")
 
 
 def encode(track: Track, start: int, pcm: bytes) -> bytes:

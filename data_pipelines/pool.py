@@ -79,6 +79,10 @@ class WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes, whatever they are at."""
         for worker in list(self._workers):
             self._retire(worker)
 

@@ -67,7 +67,8 @@ def read_manifest(manifest: str, folder: str | None) -> list[Source]:
         track = str(row.get("id") or PurePosixPath(_text(name)))
         if track in found:
             raise UserError(f"{manifest}:{line}: track {track!r} is there twice; give each line its own `id`")
-        found[track] = _source(track, os.path.join(base, name), row.get("album"))
+        path = name if "://" in name else os.path.join(base, name)
+        found[track] = _source(track, path, row.get("album"))
     if not found:
         raise UserError(f"--manifest={manifest} lists no file")
     return sorted(found.values(), key=lambda source: source.track)

@@ -1,9 +1,11 @@
 """Missing, truncated, damaged, mismatched collections: a UserError that says what, where and what to do."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +79,9 @@ def test_a_truncated_description(folder, name, keep):
 
 
 def test_a_missing_shard_is_named_before_anything_is_read(folder):
-    first_shard(folder).unlink()
-    with pytest.raises(UserError, match=rf"{first_shard(folder).name[:20]}.*missing|missing"):
+    shard = first_shard(folder)
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"{shard.name} is missing"):
         open_collection(folder)
 
 
@@ -90,9 +93,6 @@ def test_a_truncated_shard_is_named_before_anything_is_read(folder):
 
 
 def test_a_shard_of_another_build_with_the_same_size(folder, tmp_path):
-    other = write_collection(
-        tmp_path / "other", {"train": noise_tracks([20_000, 12_000, 30_000], seed=1), "valid": {}}, record_samples=8000
-    )
     renamed = {f"x{name[1:]}": pcm for name, pcm in TRACKS.items()}
     other = write_collection(tmp_path / "renamed", {"train": renamed, "valid": {}}, record_samples=8000)
     shutil.copy(first_shard(other), first_shard(folder))
@@ -137,9 +137,14 @@ def test_weights_that_do_not_fit(folder, weights):
 
 def test_records_out_of_order_are_not_written(tmp_path):
     records = records_of("track", np.arange(3000, dtype=np.int16), 1000)
-    with pytest.raises(ValueError, match="track, 2000"), RecordWriter(tmp_path / "data", "train") as writer:
-        writer.write(records[0])
-        writer.write(records[2])
+
+    def write_without_the_second():
+        with RecordWriter(tmp_path / "data", "train") as writer:
+            writer.write(records[0])
+            writer.write(records[2])
+
+    with pytest.raises(ValueError, match="track, 2000"):
+        write_without_the_second()
     assert not list((tmp_path / "data").iterdir())
 
 
@@ -152,6 +157,7 @@ def test_an_unwritable_output(tmp_path):
 # In a process of its own: a reader that crashes or hangs on damaged bytes must fail the test, not the suite.
 READ_DAMAGED = """
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -188,21 +194,21 @@ def flipped(position):
     return damaged
 
 
-file_header = list(range(64))
-block_headers = [block + n for block in range(65536, used, 65536) for n in range(24)]
-anywhere = rng.integers(64, used, 150).tolist()
-footer = [n for n in range(used - 2000, used + 1) if intact[n]][-300:]
-outcomes = []
-for position in file_header + block_headers + anywhere + footer:
+samples = 2 * sum(map(len, tracks))
+block_headers = [block + n for block in range(65536, samples, 65536) for n in range(24)]
+for position in block_headers + rng.integers(64, samples, 150).tolist():
     shard.write_bytes(flipped(position))
-    outcomes.append(outcome())
-refused = outcomes.count("refused")
-print(refused, "of", len(outcomes), "refused")
-assert refused > 0.9 * len(outcomes)
+    assert outcome() == "refused", position
 
-for begin in rng.integers(0, used - 5000, 20):  # a block that never reached the disk
+file_header = list(range(64))
+footer = [n for n in range(used - 2000, used + 1) if intact[n]][-300:]
+for position in file_header + footer + rng.integers(samples, len(intact), 50).tolist():
+    shard.write_bytes(flipped(position))
+    outcome()  # some of these bytes are never read
+
+for begin in rng.integers(0, samples - 5000, 20):  # blocks that never reached the disk
     shard.write_bytes(intact[:begin] + bytes(5000) + intact[begin + 5000 :])
-    assert outcome() == "refused"
+    assert outcome() == "refused", begin
 shard.write_bytes(bytes(len(intact)))
 assert outcome() == "refused"
 """
@@ -224,7 +230,7 @@ def test_damage_met_while_training_reaches_the_loop_as_one_line(folder, threads)
     content[5000] ^= 4
     shard.write_bytes(content)
     batches = crops([collection], threads=threads)
-    with pytest.raises(UserError, match=rf"^record 0 of shard .*{shard.name} cannot be read .*rebuild[^\n]*$"):
-        for _ in range(100):
-            next(batches)
+    with pytest.raises(UserError) as refusal:
+        list(islice(batches, 100))
     batches.close()
+    assert re.fullmatch(rf"record 0 of shard .*{shard.name} cannot be read .*rebuild.*", str(refusal.value))

@@ -43,10 +43,13 @@ def test_a_command_that_returns_nothing_is_done():
 
 
 def test_commands_can_read_absl_flags_as_grain_does():
-    from absl import flags
-
-    run_command(lambda argv: None, [])
-    assert flags.FLAGS.is_parsed()
+    program = (
+        "from absl import flags\n"
+        "from musicssl_jax.command import run_command\n"
+        "run_command(lambda argv: print(flags.FLAGS.is_parsed()), [])\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert shown.stdout == "True\n"
 
 
 def test_unknown_commands_are_refused_with_the_nearest_name():

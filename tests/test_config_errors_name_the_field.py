@@ -96,6 +96,8 @@ def test_unknown_flags_of_a_run_are_refused():
     config, rest = load([DEMO, "--work_dir=there"])
     with pytest.raises(UserError, match="--work_dir=there"):
         run_flags(rest, config)
+    with pytest.raises(UserError, match="--work=there"):
+        run_flags(["--work=there"], config)  # no abbreviations: a later flag would change what they mean
     with pytest.raises(UserError, match="did you mean steps"):
         run_flags(["--allow_change=step"], config)
 

@@ -32,4 +32,4 @@ def test_what_is_missing_is_named_with_its_purpose_and_its_remedy():
     assert shown.returncode == 0, shown.stderr
     assert "devices    none: ModuleNotFoundError: No module jax" in shown.stdout
     assert "audio      none: No module soundfile" in shown.stdout
-    assert "no_such_decoder decoding m4a: pip install 'musicssl_jax[av]'" in shown.stdout
+    assert "without    no_such_decoder decoding m4a: pip install 'musicssl_jax[av]'" in shown.stdout

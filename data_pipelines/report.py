@@ -96,11 +96,14 @@ def _picture(contents: Contents, settings: Settings) -> str:
     tracks = [track.audio for track in contents.tracks]
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     lengths, levels, rates, channels = figure.subplots(2, 2).flat
-    lengths.hist([audio.samples / settings.sample_rate / 60 for audio in tracks], bins=40)
+    minutes = [audio.samples / settings.sample_rate / 60 for audio in tracks]
+    lengths.hist(minutes, bins=40, range=(0, 1.05 * max(minutes)))
     lengths.set(title="Length", xlabel="minutes", ylabel="tracks")
-    levels.hist([20 * math.log10(audio.std) for audio in tracks], bins=40, label="level (RMS)")
-    peaks = [20 * math.log10(audio.peak) for audio in tracks]
-    levels.hist(peaks, bins=40, histtype="step", label="peak of the source")
+    level = [20 * math.log10(audio.std) for audio in tracks]
+    peak = [20 * math.log10(audio.peak) for audio in tracks]
+    decibels = range(math.floor(min(level)) - 1, math.ceil(max(peak)) + 2)
+    levels.hist(level, bins=decibels, label="level (RMS)")
+    levels.hist(peak, bins=decibels, histtype="step", linewidth=1.5, label="peak of the source")
     levels.set(title="Loudness", xlabel="dBFS", ylabel="tracks")
     levels.legend(frameon=False)
     _bars(rates, [f"{audio.rate / 1000:g}" for audio in tracks])

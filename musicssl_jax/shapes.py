@@ -1,6 +1,7 @@
 """Array types with shapes in them: jaxtyping's where it is installed, else types that say nothing.
 
-The models and the train step run on images that hold jax, flax and optax alone.
+The models and the train step run on images that hold jax, flax and optax alone. `Array` brings JAX along
+and is looked up when asked for: processes that decode audio need shapes of NumPy arrays, and never JAX.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,14 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Int16, Key, Shaped
 else:
     try:
-        from jaxtyping import Array, Bool, Float, Int, Int16, Key, Shaped
+        import jaxtyping
+        from jaxtyping import Bool, Float, Int, Int16, Key, Shaped
+
+        def __getattr__(name):
+            if name == "Array":
+                return jaxtyping.Array
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
     except ImportError:
 
         class _Untyped:

@@ -157,17 +157,15 @@ class Checkpoints:
         self, step: int, abstract_state: State, damages: dict[int, str]
     ) -> tuple[State, dict[str, Any]] | None:
         """Restores `step`, or notes in `damages` what is wrong with it."""
-        damage = _damaged_files(self.folder / str(step)) if jax.process_index() == 0 else None
+        damage = damaged_files(self.folder / str(step)) if jax.process_index() == 0 else None
         if not _first_process_says(damage is None):
             damages[step] = damage or ""
             return None
         item = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         _check_architecture(item["leaves"], abstract_state, self.folder / str(step))
         names = _named(abstract_state)
-        nested = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(_nested(names)))
-        )["state"]
-        leaves = traverse_util.flatten_dict(nested, sep="/")
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore(_nested(names)))
+        leaves = traverse_util.flatten_dict(self._manager.restore(step, args=wanted)["state"], sep="/")
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), [leaves[name] for name in names])
         checksums = _checksums(state)
         wrong = [name for name, leaf in item["leaves"].items() if checksums[name] != leaf["checksum"]]
@@ -333,7 +331,7 @@ def _shortened(items: Sequence[str]) -> str:
     return "; ".join(items[:MAX_LISTED]) + more
 
 
-def _damaged_files(path: epath.Path) -> str | None:
+def damaged_files(path: epath.Path) -> str | None:
     """Says in a few words which file of a checkpoint is not what was written; None when all are."""
     try:
         lines = (path / SUMS).read_text().removesuffix("\n").split("\n")

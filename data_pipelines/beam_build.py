@@ -60,8 +60,11 @@ def build_with_beam(
 
 def list_folder(folder: str) -> list[Source]:
     """As `walk_folder`, also for what Beam's file systems reach (gs://, s3://, hdfs://)."""
-    if "://" not in folder:
-        return walk_folder(folder)
+    return list_files(folder) if "://" in folder else walk_folder(folder)
+
+
+def list_files(folder: str) -> list[Source]:
+    """All audio files under `folder`, in one listing with their sizes. Raises UserError where there is none."""
     found = []
     for entry in FileSystems.match([FileSystems.join(folder, "**")])[0].metadata_list:
         track = PurePosixPath(entry.path.removeprefix(folder).lstrip("/"))
@@ -171,9 +174,7 @@ def _place(
         yield part, (position, start, encode(track, start, pcm))
 
 
-def _write_part(
-    gathered: tuple[PartKey, Iterable[Piece]], folder: str, settings: Settings
-) -> tuple[PartKey, Part]:
+def _write_part(gathered: tuple[PartKey, Iterable[Piece]], folder: str, settings: Settings) -> tuple[PartKey, Part]:
     key, pieces = gathered
     # ArrayRecord writes local files alone.
     with tempfile.TemporaryDirectory() as local:

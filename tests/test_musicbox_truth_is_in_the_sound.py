@@ -1,13 +1,14 @@
 """What the musicbox writes down is what can be heard, by estimators that know nothing of it."""
 
 import json
+import time
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.musicbox import FAMILIES, render_track, write_musicbox
+from data_pipelines.musicbox import FAMILIES, ensure_musicbox, render_track, write_musicbox
 from data_pipelines.musicbox.instruments import CLASSES, MAKERS, Timbre
 
 RATE = 16000
@@ -165,3 +166,15 @@ def test_files_and_their_truth(tmp_path):
         assert (rate, len(pcm)) == (22_050, 220_500)
         np.testing.assert_allclose(pcm, waveform, atol=1 / 32000)
         assert {key: line[key] for key in truth} == truth
+
+
+def test_the_embedded_set_is_written_once(tmp_path):
+    began = time.process_time()
+    folder = ensure_musicbox(tmp_path, RATE)
+    assert time.process_time() - began < 25
+    files = sorted(folder.iterdir())
+    assert len(files) == 33
+    times = [path.stat().st_mtime_ns for path in files]
+    assert ensure_musicbox(tmp_path, RATE) == folder
+    assert [path.stat().st_mtime_ns for path in files] == times
+    assert list(tmp_path.iterdir()) == [folder]

@@ -6,6 +6,6 @@ and nothing else: "additive" sums partials, "plucked" is frequency modulation an
 A probe trained on one family and tested on the other therefore has labels in common, and no sound.
 """
 
-from data_pipelines.musicbox.render import FAMILIES, Family, render_track, write_musicbox
+from data_pipelines.musicbox.render import FAMILIES, Family, ensure_musicbox, render_track, write_musicbox
 
-__all__ = ["FAMILIES", "Family", "render_track", "write_musicbox"]
+__all__ = ["FAMILIES", "Family", "ensure_musicbox", "render_track", "write_musicbox"]

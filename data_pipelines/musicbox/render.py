@@ -1,6 +1,7 @@
 """From a score to a waveform and a file, and its truth beside it."""
 
 import json
+import tempfile
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from musicssl_jax.shapes import Float
 
 Family = Literal["additive", "plucked"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+_VERSION = 1  # of the sound: a new one is rendered anew in every cache
 TRUTH_FILE = "musicbox.jsonl"
 
 # Root mean square of a note's first quarter of a second, and peak of a hit.
@@ -72,6 +74,21 @@ def _notes(score: Score, family: Family, rng: np.random.Generator, size: int, ra
             sounds[key] = sound / np.sqrt((sound[: rate // 4] ** 2).mean())  # classes equally loud at first
         _add(out, sounds[key], note.onset, _LEVELS[note.role] * rng.uniform(0.7, 1.0), rate)
     return out
+
+
+def ensure_musicbox(cache: str | Path, sample_rate: int) -> Path:
+    """The folder of the embedded demo set, 32 tracks of the additive family of seed 0; written once (some 6 s)."""
+    folder = Path(cache) / f"musicbox-{_VERSION}-{sample_rate}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            write_musicbox(Path(partial) / "set", seed=0, tracks=32, family="additive", sample_rate=sample_rate)
+            try:
+                (Path(partial) / "set").rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster
+                    raise
+    return folder
 
 
 def _timbre(rng: np.random.Generator) -> Timbre:

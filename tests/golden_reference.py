@@ -43,9 +43,7 @@ def files(kind: str) -> list[Path]:
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """(arrays, options) of a reference file."""
     with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files}, json.loads(
-            path.with_suffix(".json").read_text()
-        )
+        return {name: arrays[name] for name in arrays.files}, json.loads(path.with_suffix(".json").read_text())
 
 
 def conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:

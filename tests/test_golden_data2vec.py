@@ -7,12 +7,12 @@ layer's largest value.
 
 from types import SimpleNamespace
 
+import golden_reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import golden_reference
 from musicssl_jax.models.data2vec import Data2Vec, LossConfig, TargetConfig, TeacherConfig
 from musicssl_jax.models.encoder import EncoderConfig, hidden_states
 from musicssl_jax.models.masking import MaskConfig
@@ -52,9 +52,7 @@ def objective_of(options: dict, clips: int) -> Data2Vec:
         average = "all"
     return Data2Vec(
         model=model,
-        mask=MaskConfig(
-            options["mask_prob"], options["mask_length"], 1, 0, get("mask_dropout", 0.0), 0.0, 10
-        ),
+        mask=MaskConfig(options["mask_prob"], options["mask_length"], 1, 0, get("mask_dropout", 0.0), 0.0, 10),
         target=TargetConfig(
             top_k=options["average_top_k_layers"],
             batch_norm_layer=get("batch_norm_target_layer", False),
@@ -79,9 +77,7 @@ def ours(reference, prefix):
 
 def teacher_of(reference, prefix, objective):
     root = "" if objective.teacher.average == "all" else "encoder."
-    tree = jax.tree.map(
-        jnp.asarray, golden_reference.nested(golden_reference.ours(reference, prefix, root=root))
-    )
+    tree = jax.tree.map(jnp.asarray, golden_reference.nested(golden_reference.ours(reference, prefix, root=root)))
     return tree["encoder"]
 
 
@@ -124,7 +120,7 @@ def trained(case):
     )
     mesh = make_mesh(1, 1)
     states, metrics = [], []
-    with jax.set_mesh(mesh), jax.default_matmul_precision("highest"):
+    with jax.set_mesh(mesh):
         step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
         clips = reference["source"].shape[1]
         for source, mask in zip(reference["source"], reference["mask"], strict=True):
@@ -144,10 +140,7 @@ def trained(case):
 
 def test_golden_data2vec_features_agree(case):
     reference, _, objective = case
-    with jax.default_matmul_precision("highest"):
-        states = hidden_states(
-            objective.encoder(ours(reference, "student/")), jnp.asarray(reference["source"][0])
-        )
+    states = hidden_states(objective.encoder(ours(reference, "student/")), jnp.asarray(reference["source"][0]))
     assert_close(states["conv"], reference["features/conv"], 1e-4, "conv")
     for i, (ffn, output) in enumerate(
         zip(reference["features/ffn_outputs"], reference["features/layer_outputs"], strict=True)
@@ -163,8 +156,7 @@ def test_golden_data2vec_padded_clips_agree(case):
     for row, length in zip(source, lengths, strict=True):
         row[length:] = 0
     encoder = objective.encoder(ours(reference, "student/"))
-    with jax.default_matmul_precision("highest"):
-        states = hidden_states(encoder, jnp.asarray(source), jnp.asarray(lengths, jnp.int32))
+    states = hidden_states(encoder, jnp.asarray(source), jnp.asarray(lengths, jnp.int32))
     padding = reference["padded/frame_padding"]
     np.testing.assert_array_equal(states["padding"], padding)
     got, want = np.asarray(states["last"]), reference["padded/last"]
@@ -175,10 +167,9 @@ def test_golden_data2vec_first_predictions_agree(case):
     reference, _, objective = case
     student = objective.student(ours(reference, "student/"))
     encoder, mask = student.encoder, jnp.asarray(reference["mask"][0])
-    with jax.default_matmul_precision("highest"):
-        frames = encoder.project(encoder.features(jnp.asarray(reference["source"][0])))
-        embedded = encoder.transformer.embed(encoder.mask(frames, mask, None, None))
-        predictions = student.head(encoder.transformer.encode(embedded)[0])[mask]
+    frames = encoder.project(encoder.features(jnp.asarray(reference["source"][0])))
+    embedded = encoder.transformer.embed(encoder.mask(frames, mask, None, None))
+    predictions = student.head(encoder.transformer.encode(embedded)[0])[mask]
     assert_close(predictions, reference["step0/pred"], 1e-4, "predictions")
 
 
@@ -188,7 +179,7 @@ def test_golden_data2vec_first_gradients_agree(case, trained):
     factor = 1.0
     if options["adam"]["clip_norm"]:
         factor = min(1.0, options["adam"]["clip_norm"] / (reference["grad_norm"][0] + 1e-6))
-    moments = [s for s in states[0].opt_state if hasattr(s, "mean")][0]
+    moments = next(s for s in states[0].opt_state if hasattr(s, "mean"))
     got = named(jax.tree.map(lambda m: m / (1 - options["adam"]["betas"][0]), moments.mean))
     want = golden_reference.ours(reference, "step0/grad/")
     assert set(got) == set(want)
@@ -211,9 +202,7 @@ def test_golden_data2vec_curves_agree(case, trained):
         ("teacher/decay", "ema_decay", 1e-6),
         ("train/learning_rate", "lr", 1e-6),
     ]:
-        np.testing.assert_allclose(
-            [row[name] for row in metrics], reference[key], rtol=relative, err_msg=name
-        )
+        np.testing.assert_allclose([row[name] for row in metrics], reference[key], rtol=relative, err_msg=name)
 
 
 def test_golden_data2vec_final_student_and_teacher_agree(case, trained):

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from musicssl_jax.models.layers import LayerNorm, gelu, precision_of, standardize
+from musicssl_jax.models.convolution import conv1d
+from musicssl_jax.models.layers import LayerNorm, gelu, standardize
 from musicssl_jax.shapes import Array, Float
 
 ConvLayers = tuple[tuple[int, int, int], ...]
@@ -51,14 +52,7 @@ class ConvLayer(nnx.Module):
         self.norm = norm
 
     def __call__(self, x: Float[Array, "B N I"], stride: int) -> Float[Array, "B T C"]:
-        x = jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            window_strides=(stride,),
-            padding="VALID",
-            dimension_numbers=("NWC", "WIO", "NWC"),
-            precision=precision_of(x.dtype),
-        )
+        x = conv1d(x, self.kernel[...].astype(x.dtype), stride)
         if self.bias is not None:
             x = x + self.bias[...].astype(x.dtype)
         return gelu(x if self.norm is None else self.norm(x))

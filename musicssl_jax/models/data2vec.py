@@ -5,7 +5,7 @@ teacher) makes of the whole clip: the mean of the instance-normed FFN outputs of
 Reference: fairseq's data2vec_audio (`base_librispeech.yaml`).
 
 An objective has the interface that training, validation and planning call, and nothing else:
-`init`, `init_teacher`, `loss`, `metrics`, `update_teacher`, `encoder`.
+`init`, `init_teacher`, `loss`, `metrics`, `update_teacher`, `encoder`, `waveform`, `example`.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import Encoder, EncoderConfig, normalize, to_float
 from musicssl_jax.models.layers import Linear, standardize, uniform_fan_in
 from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, row_masks
@@ -141,7 +142,7 @@ class Data2Vec:
         encoder = student.encoder
         mask_key, channel_key, dropout_key, layer_key = jax.random.split(key, 4)
         keys = jax.vmap(lambda row: jax.random.fold_in(dropout_key, row))(batch["row"]) if train else None
-        waveform = self._waveform(batch)
+        waveform = self.waveform(batch)
         frames = encoder.project(encoder.features(waveform))
         mask, limit = self._mask(batch, mask_key, frames.shape[1])
         channels = channel_masks(channel_key, batch["row"], self.model.width, self.mask) if train else None
@@ -159,10 +160,18 @@ class Data2Vec:
         weight = valid.sum().astype(jnp.float32)
         return loss, (weight, _sums(batch["weight"], mask, valid, predictions, masked_targets, targets))
 
-    def _waveform(self, batch: dict[str, Array]) -> Float[Array, "B N"]:
+    def waveform(self, batch: dict[str, Array]) -> Float[Array, "B N"]:
+        """The encoder's input: float audio, normalised by its track if the run does so."""
         if self.normalize:
             return normalize(batch["audio"], batch["mean"], batch["std"])
         return to_float(batch["audio"])
+
+    def example(self, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, "B N"], Bool[Array, "B T"]]:
+        """(waveform, mask) of some rows as `loss` sees them under the same key."""
+        mask_key = jax.random.split(key, 4)[0]
+        waveform = self.waveform(batch)
+        frames = frame_count(waveform.shape[1], self.model.conv_layers)
+        return waveform, self._mask(batch, mask_key, frames)[0]
 
     def _mask(self, batch: dict, key: Key[Array, ""], frames: int) -> tuple[Bool[Array, "B T"], int]:
         """The rows' masks, and the most frames that any of them masks."""

@@ -66,9 +66,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         channels = config.conv_layers[-1][0]
         self.config = config
-        self.conv_encoder = ConvEncoder(
-            config.conv_layers, norm=config.conv_norm, bias=config.conv_bias, rngs=rngs
-        )
+        self.conv_encoder = ConvEncoder(config.conv_layers, norm=config.conv_norm, bias=config.conv_bias, rngs=rngs)
         self.feature_norm = LayerNorm(channels)
         self.projection = linear_from(channels, config.width, rngs)
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (config.width,)))
@@ -143,9 +141,7 @@ def hidden_states(
         return ffns.at[index].set(ffn), outputs.at[index].set(output)
 
     first = encoder.transformer.embed(projected, padding=padding)
-    last, (ffns, outputs) = encoder.transformer.encode(
-        first, padding=padding, tap=collect, tapped=(empty, empty)
-    )
+    last, (ffns, outputs) = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=(empty, empty))
     return {
         "conv": conv,
         "hidden": jnp.concatenate([first[None], outputs]),

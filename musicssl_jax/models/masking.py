@@ -35,9 +35,7 @@ def masked_limit(frames: int, config: MaskConfig) -> int:
     return min(frames, span_limit(frames, config.prob, config.length, config.min_masks) * config.length)
 
 
-def span_mask(
-    key: Key[Array, ""], size: int, *, prob: float, length: int, min_masks: int
-) -> Bool[Array, " T"]:
+def span_mask(key: Key[Array, ""], size: int, *, prob: float, length: int, min_masks: int) -> Bool[Array, " T"]:
     """One row before any trim: True where masked.
 
     int(prob * size / length + u) spans, u ~ U(0, 1) per row, at least `min_masks`; distinct starts from

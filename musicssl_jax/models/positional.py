@@ -1,10 +1,9 @@
 """Convolutional position embeddings: what is added to the frames before the transformer."""
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from musicssl_jax.models.layers import gelu, precision_of, standardize, uniform_fan_in
+from musicssl_jax.models.convolution import conv1d
+from musicssl_jax.models.layers import gelu, standardize, uniform_fan_in
 from musicssl_jax.shapes import Array, Float
 
 
@@ -18,16 +17,7 @@ class GroupedConv(nnx.Module):
         self.bias = nnx.Param(init(rngs.params(), (width,)))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        padding = self.kernel.shape[0] // 2
-        x = jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            window_strides=(1,),
-            padding=((padding, padding),),
-            dimension_numbers=("NWC", "WIO", "NWC"),
-            feature_group_count=self.groups,
-            precision=precision_of(x.dtype),
-        )
+        x = conv1d(x, self.kernel[...].astype(x.dtype), 1, self.kernel.shape[0] // 2, self.groups)
         return x + self.bias[...].astype(x.dtype)
 
 

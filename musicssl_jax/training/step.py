@@ -126,22 +126,18 @@ def make_valid_step(objective, mesh: Mesh, seed: int) -> Callable[[TrainState, A
 
 def sharded_state(objective, optimizer, mesh: Mesh, seed: int) -> TrainState:
     """The initial state, born where the partition rules put it."""
-    key = jax.random.key(seed)
-    return jax.jit(
-        lambda key: init_state(objective, optimizer, key),
-        out_shardings=state_shardings(objective, optimizer, mesh),
-    )(key)
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(objective, optimizer, mesh))
+    init = jax.jit(lambda key: init_state(objective, optimizer, key), out_shardings=where)
+    return init(jax.random.key(seed))
 
 
-def abstract_state(objective, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes and dtypes of a state, nothing computed."""
-    return jax.eval_shape(lambda key: init_state(objective, optimizer, key), jax.random.key(0))
-
-
-def state_shardings(objective, optimizer, mesh: Mesh) -> TrainState:
-    """Where each leaf of the state lies."""
-    abstract = abstract_state(objective, optimizer)
-    return shardings(state_specs(abstract, PARTITION_RULES, mesh.shape), mesh)
+def abstract_state(objective, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shape, dtype and sharding of every leaf of the state; nothing is computed."""
+    shapes = jax.eval_shape(lambda key: init_state(objective, optimizer, key), jax.random.key(0))
+    where = shardings(state_specs(shapes, PARTITION_RULES, mesh.shape), mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, where
+    )
 
 
 def batch_sharding(mesh: Mesh):

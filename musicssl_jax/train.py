@@ -1,0 +1,204 @@
+"""`python -m musicssl_jax.train`: pre-trains an encoder. The same command again resumes.
+
+    python -m musicssl_jax.train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN
+
+DATA is what `data_pipelines.build` made, or a folder of audio, which is built once into the cache. The run's
+folder holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and report.html. Exit codes: 0 done, 2 the
+input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged or collapsed with a checkpoint.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from musicssl_jax.command import run_command
+from musicssl_jax.config import load, run_flags, to_json
+from musicssl_jax.errors import DIVERGED, PREEMPTED, TrainingStopped
+from musicssl_jax.flops import update_flops
+from musicssl_jax.models.objective import make_objective
+from musicssl_jax.parallel import make_mesh
+from musicssl_jax.training.batches import BatchPlan
+from musicssl_jax.training.collapse import CollapseWatch
+from musicssl_jax.training.diagnostics import make_diagnose
+from musicssl_jax.training.optimizer import make_optimizer, make_schedule
+from musicssl_jax.training.outlook import outlook
+from musicssl_jax.training.state import parameter_count
+from musicssl_jax.training.step import (
+    abstract_state,
+    batch_sharding,
+    make_train_step,
+    make_valid_step,
+    sharded_state,
+)
+from musicssl_jax.training.stopwatch import Stopwatch
+
+
+def main(argv: list[str]) -> None:
+    """The command: config and flags from `argv`, then `train`."""
+    config, rest = load(argv)
+    flags = run_flags(rest, config)
+    train(config, flags.workdir, allow_change=flags.allow_change)
+
+
+def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> None:
+    """Trains by `config` in the folder `workdir`, from its newest checkpoint if it has one.
+
+    Raises UserError (nothing that a retry would mend) or TrainingStopped (a checkpoint was saved).
+    """
+    # What touches files and draws pictures loads when a run starts, not when the package does.
+    from data_pipelines.crops import crop_batches
+    from musicssl_jax.training.checkpointing import check_resumable, open_checkpoints
+    from musicssl_jax.training.data import held_out, open_data
+    from musicssl_jax.training.metrics import open_metrics
+    from musicssl_jax.training.progress import open_progress
+    from musicssl_jax.training.report import write_report
+    from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_example
+
+    # What to train, on which devices, from which data.
+    workdir = Path(workdir)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    jax.set_mesh(mesh)
+    objective = make_objective(config)
+    schedule = make_schedule(config.schedule, config.steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(mesh))
+    make_run_folder(workdir)
+    collections = open_data(config)
+
+    # The state: from the newest checkpoint, or fresh.
+    checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
+    meta = run_meta(config, collections)
+    restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
+    if restored is None:
+        state = sharded_state(objective, optimizer, mesh, config.seed)
+    else:
+        state, saved = restored
+        check_resumable(saved, meta, allow_change)
+    frozen: dict = {}
+    first = int(state.step)
+    (workdir / "config.json").write_text(to_json(config))
+
+    # What it will take.
+    begun = f"goes on at step {first} of {config.steps}" if first else f"a new run of {config.steps} steps"
+    print(f"{workdir}: {begun}, {parameter_count(state.params) / 1e6:.2f}M parameters")
+    lines, peak = outlook(config, objective, plan, first)
+    print(*lines, sep="\n", flush=True)
+
+    # Crops of the data, and the compiled functions.
+    samples = round(config.data.crop_seconds * config.data.sample_rate)
+    crops = {
+        "weights": config.data.weights,
+        "crop_samples": samples,
+        "grid": config.data.crop_grid,
+        "sampling": config.data.sampling,
+        "seed": config.seed,
+        "clips": config.batch.clips,
+        "rows": plan.rows,
+        "threads": config.data.threads,
+    }
+    batches = crop_batches(collections, first_step=first, **crops)
+    validation = held_out(collections, samples)
+    if not validation:
+        print("no held-out track is as long as a crop: there will be no valid/ metrics", flush=True)
+    progress = open_progress(first, config.steps, plan.shape[0])
+    slow = plan.shape[0] > 1 and mesh.devices.flat[0].platform == "cpu"
+    on_micro_batch = progress.inside if slow else None
+    train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed, on_micro_batch)
+    valid_step = make_valid_step(objective, mesh, config.seed)
+    diagnose = make_diagnose(objective)
+
+    metrics = open_metrics(workdir, resumed_step=first, config=config)
+    watch = CollapseWatch(config.collapse, config.steps)
+    stopwatch = Stopwatch(config, first, update_flops(objective, samples), peak)
+
+    def log(step, row):
+        """Reads a step's metrics, which waits for it to end. Raises TrainingStopped when it went wrong."""
+        row = {name: float(value) for name, value in row.items()}
+        finite = math.isfinite(row["train/loss"]) and math.isfinite(row["train/grad_norm"])
+        if step % config.log_every and step != config.steps and finite:
+            return
+        row |= stopwatch.read(step)
+        metrics.write(step, row)
+        progress.row(step, row)
+        if not finite:
+            raise TrainingStopped(
+                DIVERGED,
+                f"step {step}: loss {row['train/loss']}, gradient norm {row['train/grad_norm']}; that update was "
+                "left out; try a lower schedule.peak, optimizer.clip_norm, or precision=float32",
+            )
+        if message := watch.verdict(step, row):
+            raise TrainingStopped(DIVERGED, message)
+
+    def validate(step):
+        """Mean metrics of held-out clips, the same ones each time, and what the layers look like."""
+        rows = []
+        with contextlib.closing(crop_batches(validation, split="valid", **crops)) as clips:
+            for number in range(config.valid.batches):
+                batch = plan.arrays(next(clips))
+                rows.append(jax.device_get(valid_step(state, frozen, batch, number)))
+        means = {f"valid/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        metrics.write(step, means | jax.device_get(diagnose(state.params, batch)))
+
+    # The loop. A step's metrics are read after the next step was sent off, so that the devices never wait.
+    signals = catch_stop_signals()
+    pending: tuple = ()
+    try:
+        for step in range(first + 1, config.steps + 1):
+            batch = plan.arrays(next(batches))
+            if step == first + 1:
+                save_example(workdir, objective, batch, first, config)
+            state, row = train_step(state, frozen, batch)
+            if pending:
+                log(*pending)
+            pending = (step, row)
+
+            last = step == config.steps
+            validating = bool(validation) and (last or step % config.valid.every == 0)
+            saving = last or checkpoints.due(step) or bool(signals)
+            if not (validating or saving):
+                continue
+            log(*pending)
+            pending = ()
+            with stopwatch.paused():
+                if validating:
+                    validate(step)
+                if saving:
+                    checkpoints.save(step, state, meta)
+                    write_report(workdir)
+            if signals and not last:
+                raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
+        checkpoints.wait()
+    except TrainingStopped as stop:
+        if stop.code == DIVERGED:
+            checkpoints.save(int(state.step), state, meta)
+        raise
+    finally:
+        batches.close()
+        progress.close()
+        checkpoints.close()
+        metrics.close()
+        write_report(workdir)
+    print(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
+
+
+def catch_stop_signals() -> list[str]:
+    """From now on, names of the first SIGTERM or SIGINT appear in the list; a second one ends the process."""
+    seen: list[str] = []
+
+    def note(number, _):
+        seen.append(signal.Signals(number).name)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return seen
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,49 @@
+"""What a run leaves in its folder beside checkpoints and metrics."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from musicssl_jax.errors import UserError
+
+PACKAGES = ("musicssl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+EXAMPLE = "example.npz"
+
+
+def make_run_folder(workdir: Path) -> None:
+    """Makes the folder. UserError: it cannot be made or written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run's folder {workdir}: {error.strerror}; give another --workdir") from None
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"cannot write to the run's folder {workdir}; give another --workdir")
+
+
+def run_meta(config, collections: Sequence) -> dict[str, Any]:
+    """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
+    versions = {name: version(name) for name in PACKAGES}
+    versions["python"] = platform.python_version()
+    return {
+        "config": config.to_dict(),
+        "versions": versions,
+        "data": [collection.fingerprint for collection in collections],
+    }
+
+
+def save_example(workdir: Path, objective, batch, step: int, config) -> None:
+    """Keeps one clip and the mask it was given, which the report draws."""
+    rows = {name: values[0, :1] for name, values in batch.items()}
+    waveform, mask = jax.jit(objective.example)(rows, jax.random.fold_in(jax.random.key(config.seed), step))
+    np.savez(
+        workdir / EXAMPLE,
+        waveform=np.asarray(waveform[0]),
+        mask=np.asarray(mask[0]),
+        sample_rate=config.data.sample_rate,
+    )

@@ -36,7 +36,7 @@ class Attention(nnx.Module):
         padding: Bool[Array, "B T"] | None,
         keys: Key[Array, " B"] | None,
     ) -> Float[Array, "B T D"]:
-        split = x.shape[:2] + (self.heads, -1)
+        split = (*x.shape[:2], self.heads, -1)
         query, key, value = (f(x).reshape(split) for f in (self.query, self.key, self.value))
         precision = precision_of(x.dtype)
         scores = jnp.einsum(

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from musicssl_jax import __version__
 from musicssl_jax.errors import UserError
 
-PACKAGES = ("musicssl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 EXAMPLE = "example.npz"
 
 
@@ -29,7 +30,7 @@ def make_run_folder(workdir: Path) -> None:
 def run_meta(config, collections: Sequence) -> dict[str, Any]:
     """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
     versions = {name: version(name) for name in PACKAGES}
-    versions["python"] = platform.python_version()
+    versions |= {"python": platform.python_version(), "musicssl_jax": __version__}
     return {
         "config": config.to_dict(),
         "versions": versions,

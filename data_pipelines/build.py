@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> None:
     arguments, rest = _parser().parse_known_args(argv)
     if rest and not arguments.beam:
         raise UserError(f"unknown argument {rest[0]} (see --help; options of a Beam runner need --beam)")
+    if arguments.beam and arguments.shard:
+        raise UserError("--shard splits the work of the local build; a Beam runner does that itself")
     settings = _settings(arguments)
     started = time.monotonic()
     if arguments.beam:

@@ -109,9 +109,9 @@ def assign_splits(tracks: Iterable[Track], settings: Settings) -> Iterator[tuple
     first = True
     for _, members in groups:
         if waiting:
-            held_out = first or _fraction(group_of(waiting[0].source, settings), settings.seed)
-            split = "valid" if settings.valid_fraction and (first or held_out < settings.valid_fraction) else "train"
-            yield from ((split, track) for track in waiting)
+            drawn = _fraction(group_of(waiting[0].source, settings), settings.seed) < settings.valid_fraction
+            held_out = drawn or (first and settings.valid_fraction > 0)
+            yield from (("valid" if held_out else "train", track) for track in waiting)
             first = False
         waiting = list(members)
     yield from (("train", track) for track in waiting)

@@ -7,6 +7,7 @@ JAX, threads or a notebook in it, and a worker loads only what the function it w
 
 import collections
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -52,7 +53,7 @@ class _Worker:
     connection: Connection
     job: _Job | None = None
     started: bool = False
-    last_sign: float = field(default_factory=time.monotonic)
+    last_sign: float = math.inf  # of its job; infinite until it began, since imports may take their time
 
 
 class WorkerPool:
@@ -121,15 +122,16 @@ class WorkerPool:
                 worker = _start_worker()
                 self._workers.append(worker)
             worker.job = self._queue.popleft()
-            worker.last_sign = time.monotonic()
+            worker.last_sign = math.inf
             with contextlib.suppress(OSError):  # it died while it was idle: `_hear` meets the end of its pipe
                 worker.connection.send((worker.job.function, worker.job.arguments))
 
     def _remaining(self, worker: _Worker) -> float:
         return worker.last_sign + self._limit - time.monotonic()
 
-    def _patience(self) -> float:
-        return max(0.0, min(self._remaining(w) for w in self._workers if w.job))
+    def _patience(self) -> float | None:
+        remaining = min(self._remaining(w) for w in self._workers if w.job)
+        return None if remaining == math.inf else max(0.0, remaining)
 
     def _hear(self, worker: _Worker) -> tuple[Hashable, Any] | None:
         assert worker.job is not None
@@ -206,7 +208,6 @@ def _serve(descriptor: int) -> None:
     threading.Thread(target=listen, daemon=True).start()
     # Decoders print their complaints on stderr; what matters of them comes back as a reason.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    connection.send(("started", None))
     last_sign = 0.0
 
     def progress(amount: float) -> None:
@@ -218,7 +219,8 @@ def _serve(descriptor: int) -> None:
     while True:
         job = jobs.get()
         try:
-            function, arguments = pickle.loads(job)
+            function, arguments = pickle.loads(job)  # imports what the function needs
+            connection.send(("started", None))
             result = ("done", function(*arguments, progress))
         except UserError as error:
             result = ("raised", (error, ""))

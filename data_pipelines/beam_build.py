@@ -14,8 +14,9 @@ from typing import Any
 
 from etils import epath
 
+from data_pipelines.audio_files import AUDIO_SUFFIXES, Rejected
 from data_pipelines.completion import complete, survey
-from data_pipelines.decode import AUDIO_SUFFIXES, Decoded, Rejected, decode_track
+from data_pipelines.decode import Decoded, decode_track
 from data_pipelines.local_build import is_built, rejected
 from data_pipelines.pack import encode, open_writer
 from data_pipelines.plan import PartPlan, Settings, Track, arrange, plan_parts

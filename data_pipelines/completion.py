@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from data_pipelines.decode import Decoded, Rejected
+from data_pipelines.audio_files import Rejected
+from data_pipelines.decode import Decoded
 from data_pipelines.plan import PartPlan, Settings, plan_parts
 from data_pipelines.records import Part, write_metadata
 from data_pipelines.report import Contents, write_report

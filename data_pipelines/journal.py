@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from data_pipelines.decode import Decoded, Rejected
+from data_pipelines.audio_files import Rejected
+from data_pipelines.decode import Decoded
 from data_pipelines.plan import PartPlan, Settings
 from data_pipelines.records import Part, Shard
 from data_pipelines.sources import Source, fingerprint

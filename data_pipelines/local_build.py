@@ -9,8 +9,9 @@ from pathlib import Path
 from etils import epath
 from tqdm import tqdm
 
+from data_pipelines.audio_files import Rejected
 from data_pipelines.completion import complete, survey
-from data_pipelines.decode import Decoded, Rejected, decode_track
+from data_pipelines.decode import Decoded, decode_track
 from data_pipelines.journal import Journal, Outcome, Portion, check_settings, open_journal
 from data_pipelines.pack import write_part
 from data_pipelines.plan import PartPlan, Settings, arrange, plan_parts

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from data_pipelines.decode import Decoded, Limits, Rejected
+from data_pipelines.audio_files import Rejected
+from data_pipelines.decode import Decoded, Limits
 from data_pipelines.sources import Source
 
 Grouping = Literal["track", "album"]

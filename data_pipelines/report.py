@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from data_pipelines.decode import Rejected
+from data_pipelines.audio_files import Rejected
 from data_pipelines.plan import PartPlan, Settings, Track
 from data_pipelines.sources import Source
 

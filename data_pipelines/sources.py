@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_pipelines.decode import AUDIO_SUFFIXES
+from data_pipelines.audio_files import AUDIO_SUFFIXES
 from musicssl_jax.errors import UserError
 
 

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from audio_fixtures import build_ok, lines, read_tracks, sound, write_audio
 
-from data_pipelines.decode import Decoded, Limits, Rejected, decode_track
+from data_pipelines.audio_files import Rejected
+from data_pipelines.decode import Decoded, Limits, decode_track
 
 RATE = 16000
 

@@ -8,7 +8,8 @@ from audio_fixtures import build_ok, lines, read_tracks, run_build, sound, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.decode import Decoded, Rejected
+from data_pipelines.audio_files import Rejected
+from data_pipelines.decode import Decoded
 from data_pipelines.plan import Settings, arrange, plan_parts
 from data_pipelines.sources import Source
 

@@ -10,6 +10,7 @@ seconds of cropped audio per CPU-second of the whole process, the median over re
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ TRACKS, TRACK_SECONDS = 180, 200  # 10 hours, 1.15 GB
 BATCH_SECONDS = 480
 GOALS = {5.0: 20_000, 30.0: 40_000}  # audio seconds per CPU-second
 
-_RECORDS = flags.DEFINE_list("record_seconds", ["2", "3", "6", "10", "30"], "Record lengths.")
+_RECORDS = flags.DEFINE_list("record_seconds", ["2", "3", "4", "6", "10", "30"], "Record lengths.")
 _CROPS = flags.DEFINE_list("crop_seconds", ["5", "30"], "Crop lengths.")
 _THREADS = flags.DEFINE_integer("threads", 1, "Grain's reading threads.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions of each measurement.")
@@ -166,13 +167,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {names[0]}, Python {platform.python_version()}, {packages}"
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     rows = []
     for record_seconds in map(float, _RECORDS.value):
         with tempfile.TemporaryDirectory() as folder:
             collection = build(Path(folder), record_seconds)
             rows += [measure(collection, record_seconds, float(crop)) for crop in _CROPS.value]
-    command = "python -m benchmarks.data " + " ".join(argv[1:])
+    command = "python -m benchmarks.data " + " ".join(sys.argv[1:])
     report = f"{__doc__}\nMachine: {machine()}\nCommand: `{command}`\n\n{table(rows)}\n\n{verdict(rows)}\n"
     print(report)
     if _OUTPUT.value:

@@ -42,9 +42,7 @@ def encode_record(
 def encode_header(header: Header, samples: int) -> bytes:
     """All bytes of the record before its first sample."""
     track, start, track_length, mean, std = header
-    fields = _track_fields(track, track_length, mean, std) + _feature(
-        b"start", _INT64_LIST, _field(1, _varint(start))
-    )
+    fields = _track_fields(track, track_length, mean, std) + _feature(b"start", _INT64_LIST, _field(1, _varint(start)))
     audio = _audio_prefix(samples)
     return _prefix(1, len(fields) + len(audio) + samples * SAMPLE_BYTES) + fields + audio
 

@@ -31,9 +31,7 @@ def read_tracks(path: epath.Path) -> Tracks:
     except FileNotFoundError:
         raise UserError(f"index {path} is missing: copy it again or rebuild the collection") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(
-            f"index {path} is damaged ({error}): copy it again or rebuild the collection"
-        ) from error
+        raise UserError(f"index {path} is damaged ({error}): copy it again or rebuild the collection") from error
 
 
 def pack_tracks(tracks: Tracks) -> bytes:

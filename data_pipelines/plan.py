@@ -27,7 +27,7 @@ class Settings:
     """
 
     sample_rate: int = 16000
-    record_seconds: float = 10.0
+    record_seconds: float = 4.0
     shard_megabytes: float = 256.0
     split_by: Grouping = "track"
     valid_fraction: float = 0.01

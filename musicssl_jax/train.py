@@ -8,10 +8,12 @@ input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged or collap
 """
 
 import contextlib
+import functools
 import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -82,13 +84,19 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
         check_resumable(saved, meta, allow_change)
     frozen: dict = {}
     first = int(state.step)
-    (workdir / "config.json").write_text(to_json(config))
+    if first == config.steps:
+        print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
+        return
+    lead = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
+    if lead:
+        (workdir / "config.json").write_text(to_json(config))
 
     # What it will take.
     begun = f"goes on at step {first} of {config.steps}" if first else f"a new run of {config.steps} steps"
-    print(f"{workdir}: {begun}, {parameter_count(state.params) / 1e6:.2f}M parameters")
+    say(f"{workdir}: {begun}, {parameter_count(state.params) / 1e6:.2f}M parameters")
     lines, peak = outlook(config, objective, plan, first)
-    print(*lines, sep="\n", flush=True)
+    say(*lines, sep="\n")
 
     # Crops of the data, and the compiled functions.
     samples = round(config.data.crop_seconds * config.data.sample_rate)
@@ -105,7 +113,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     batches = crop_batches(collections, first_step=first, **crops)
     validation = held_out(collections, samples)
     if not validation:
-        print("no held-out track is as long as a crop: there will be no valid/ metrics", flush=True)
+        say("no held-out track is as long as a crop: there will be no valid/ metrics")
     progress = open_progress(first, config.steps, plan.shape[0])
     slow = plan.shape[0] > 1 and mesh.devices.flat[0].platform == "cpu"
     on_micro_batch = progress.inside if slow else None
@@ -146,58 +154,64 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
         metrics.write(step, means | jax.device_get(diagnose(state.params, batch)))
 
     # The loop. A step's metrics are read after the next step was sent off, so that the devices never wait.
-    signals = catch_stop_signals()
-    pending: tuple = ()
-    try:
-        for step in range(first + 1, config.steps + 1):
+    with contextlib.ExitStack() as at_end:
+        if lead:
+            at_end.callback(write_report, workdir)
+        for opened in (metrics, checkpoints, progress, batches):
+            at_end.callback(opened.close)
+        signals = at_end.enter_context(stop_signals())
+        with stopwatch.paused():
             batch = plan.arrays(next(batches))
-            if step == first + 1:
+            if lead:
                 save_example(workdir, objective, batch, first, config)
-            state, row = train_step(state, frozen, batch)
-            if pending:
+            train_step = train_step.lower(state, frozen, batch).compile()
+        say(f"compiled in {stopwatch.seconds():.0f} s")
+        pending: tuple = ()
+        try:
+            for step, batch in zip(range(first + 1, config.steps + 1), chain([batch], map(plan.arrays, batches))):
+                state, row = train_step(state, frozen, batch)
+                if pending:
+                    log(*pending)
+                pending = (step, row)
+
+                last = step == config.steps
+                validating = bool(validation) and (last or step % config.valid.every == 0)
+                saving = last or checkpoints.due(step) or bool(signals)
+                if not (validating or saving):
+                    continue
                 log(*pending)
-            pending = (step, row)
-
-            last = step == config.steps
-            validating = bool(validation) and (last or step % config.valid.every == 0)
-            saving = last or checkpoints.due(step) or bool(signals)
-            if not (validating or saving):
-                continue
-            log(*pending)
-            pending = ()
-            with stopwatch.paused():
-                if validating:
-                    validate(step)
-                if saving:
-                    checkpoints.save(step, state, meta)
-                    write_report(workdir)
-            if signals and not last:
-                raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
-        checkpoints.wait()
-    except TrainingStopped as stop:
-        if stop.code == DIVERGED:
-            checkpoints.save(int(state.step), state, meta)
-        raise
-    finally:
-        batches.close()
-        progress.close()
-        checkpoints.close()
-        metrics.close()
-        write_report(workdir)
-    print(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
+                pending = ()
+                with stopwatch.paused():
+                    if validating:
+                        validate(step)
+                    if saving:
+                        checkpoints.save(step, state, meta)
+                if signals and not last:
+                    raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
+        except TrainingStopped as stop:
+            if stop.code == DIVERGED:
+                checkpoints.save(int(state.step), state, meta)
+            raise
+    say(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
 
 
-def catch_stop_signals() -> list[str]:
-    """From now on, names of the first SIGTERM or SIGINT appear in the list; a second one ends the process."""
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Inside, the first SIGTERM or SIGINT only puts its name in the list; a second one ends the process."""
     seen: list[str] = []
+    before = {}
 
     def note(number, _):
         seen.append(signal.Signals(number).name)
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, before[number])
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return seen
+        before[number] = signal.signal(number, note)
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

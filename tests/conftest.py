@@ -1,8 +1,13 @@
 """Set-up of every test process: CPU, shapes checked at run time, absl flags parsed (Grain asks for it)."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs are tiny and compiled often: compile them cheaply, and once for all processes of a session.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="musicssl-test-programs-"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 from jaxtyping import install_import_hook
 
@@ -12,6 +17,8 @@ install_import_hook(["musicssl_jax", "data_pipelines"], "beartype.beartype")
 import jax
 import pytest
 from absl import flags
+
+jax.config.update("jax_num_cpu_devices", 8)  # simulated; a mesh of one device takes the first
 
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
@@ -25,3 +32,14 @@ def mesh():
     mesh = make_mesh(1, 1)
     with jax.set_mesh(mesh):
         yield mesh
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory):
+    """A built collection of four short musicbox tracks, one of them held out."""
+    from data_pipelines.build import ensure_collection
+    from data_pipelines.musicbox import write_musicbox
+
+    folder = tmp_path_factory.mktemp("music")
+    write_musicbox(folder / "audio", seed=1, tracks=4, family="additive", seconds=8.0)
+    return ensure_collection(str(folder / "audio"), folder / "cache", 16000, progress=False)

@@ -24,8 +24,12 @@ class Stopwatch:
             "perf/audio_seconds_per_second": self.audio_seconds / seconds,
             "perf/mfu": self.work / seconds / self.peak,
             "data/audio_hours": step * self.audio_seconds / 3600,
-            "time/total": now - self.started,
+            "time/total": self.seconds(),
         }
+
+    def seconds(self) -> float:
+        """Since the start, pauses included."""
+        return time.monotonic() - self.started
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from encoder_fixtures import tiny_config_file
 
 from musicssl_jax.command import run_command
 from musicssl_jax.embed import main
 from musicssl_jax.encoder_io import load_encoder
 from musicssl_jax.errors import UserError
 
-CONFIG = "random:configs/music2vec.py:demo"
 RATE = 16000
 
 
@@ -22,14 +22,24 @@ def tone(seconds, seed=0, rate=RATE):
     return 0.3 * np.sin(2 * np.pi * 220 * (seed + 1) * t) + 0.01 * np.random.default_rng(seed).standard_normal(len(t))
 
 
-def run_embed(*arguments):
-    command = [sys.executable, "-m", "musicssl_jax.embed", f"--checkpoint={CONFIG}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The name of a tiny encoder with random parameters."""
+    return f"random:{tiny_config_file(tmp_path_factory.mktemp('config'))}"
 
 
 @pytest.fixture(scope="module")
-def encode():
-    return load_encoder(CONFIG)
+def encode(tiny):
+    return load_encoder(tiny)
+
+
+@pytest.fixture(scope="module")
+def run_embed(tiny):
+    def run(*arguments):
+        command = [sys.executable, "-m", "musicssl_jax.embed", f"--checkpoint={tiny}", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +57,9 @@ def music(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def embedded(music, tmp_path_factory):
+def embedded(music, run_embed, tmp_path_factory):
     output = tmp_path_factory.mktemp("features")
-    flags = ("--layers=0,2,4", "--pool=none", "--dtype=float32", "--window_seconds=3")
+    flags = ("--layers=0,2", "--pool=none", "--dtype=float32", "--window_seconds=3")
     return output, run_embed(f"--input={music}", f"--output={output}", *flags)
 
 
@@ -60,11 +70,11 @@ def test_each_readable_file_gets_its_features(music, embedded, encode):
     assert found == ["a.wav.npz", "album/a.flac.npz", "album/short.ogg.npz"]
     with np.load(output / "a.wav.npz") as file:
         frames = (round(7.3 * RATE) - 400) // 320 + 1
-        assert file["features"].shape == (3, frames, encode.width) and file["features"].dtype == np.float32
+        assert file["features"].shape == (2, frames, encode.width) and file["features"].dtype == np.float32
         np.testing.assert_allclose(file["times"], (np.arange(frames) * 320 + 200) / RATE)
-        assert file["layers"].tolist() == [0, 2, 4] and file["sample_rate"] == RATE
+        assert file["layers"].tolist() == [0, 2] and file["sample_rate"] == RATE
         pcm, _ = soundfile.read(music / "a.wav", dtype="int16")
-        np.testing.assert_allclose(file["features"], encode(pcm, window_seconds=3.0)["hidden"][[0, 2, 4]], atol=1e-4)
+        np.testing.assert_allclose(file["features"], encode(pcm, window_seconds=3.0)["hidden"][[0, 2]], atol=1e-4)
 
 
 def test_bad_files_are_named_and_not_fatal(embedded):
@@ -75,18 +85,18 @@ def test_bad_files_are_named_and_not_fatal(embedded):
     assert "rejected  2 files" in run.stdout and "features  3 files" in run.stdout
 
 
-def test_pooled_features_are_means_of_windows(music, embedded, tmp_path):
+def test_pooled_features_are_means_of_windows(music, embedded, run_embed, tmp_path):
     flags = ("--layers=last", "--pool=mean", "--dtype=float16", "--window_seconds=3")
     run = run_embed(f"--input={music / 'a.wav'}", f"--output={tmp_path}", *flags)
     assert run.returncode == 0, run.stderr
     with np.load(tmp_path / "a.wav.npz") as file, np.load(embedded[0] / "a.wav.npz") as frames:
-        assert file["features"].shape == (1, 3, 128) and file["features"].dtype == np.float16
-        want = [frames["features"][2, start : start + 150].mean(axis=0) for start in (0, 150, 300)]
+        assert file["features"].shape == (1, 3, 32) and file["features"].dtype == np.float16
+        want = [frames["features"][1, start : start + 150].mean(axis=0) for start in (0, 150, 300)]
         np.testing.assert_allclose(file["features"][0], want, atol=2e-3)
         np.testing.assert_allclose(file["times"], [frames["times"][s : s + 150].mean() for s in (0, 150, 300)])
 
 
-def test_existing_features_are_skipped_when_asked(music, tmp_path):
+def test_existing_features_are_skipped_when_asked(music, run_embed, tmp_path):
     (tmp_path / "a.wav.npz").write_bytes(b"mine")
     files = [music / "a.wav", music / "album" / "short.ogg"]
     run = run_embed("--input", *files, f"--output={tmp_path}", "--skip_existing")
@@ -104,9 +114,9 @@ def test_existing_features_are_skipped_when_asked(music, tmp_path):
         (("--input={music}/a.wav", "--output={music}/notes.txt/x"), "notes.txt"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(music, tmp_path, capfd, arguments, said):
+def test_wrong_input_is_one_line_and_exit_code_2(music, tiny, tmp_path, capfd, arguments, said):
     arguments = [argument.format(music=music, out=tmp_path / "out") for argument in arguments]
-    assert run_command(main, [f"--checkpoint={CONFIG}", *arguments]) == 2
+    assert run_command(main, [f"--checkpoint={tiny}", *arguments]) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert said in last and last.startswith("error: ")
 

@@ -22,7 +22,7 @@ def read_newest(path: str, parts: Sequence[str]) -> tuple[epath.Path, dict[str, 
     ones are reported on stderr. `parts`: of the state, such as "params"; one device holds them.
     Raises UserError: no checkpoint there, or none that is whole.
     """
-    steps = _step_folders(epath.Path(path).expanduser())
+    steps = _step_folders(epath.Path(path).expanduser().resolve())
     if not steps:
         raise UserError(f"no checkpoint in {path}: want a run's folder, or RUN/checkpoints/STEP")
     for step in steps:

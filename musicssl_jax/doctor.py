@@ -53,8 +53,7 @@ def packages() -> Iterator[tuple[str, str]]:
     found = {name: _version(name) for name in CORE}
     yield (
         "packages",
-        f"musicssl_jax {__version__}, "
-        + ", ".join(f"{name} {version}" for name, version in found.items() if version),
+        f"musicssl_jax {__version__}, " + ", ".join(f"{name} {version}" for name, version in found.items() if version),
     )
     absent = [name for name, version in found.items() if not version]
     if absent:
@@ -123,9 +122,7 @@ def _device_memory(device) -> str:
 
 
 def _has_tpu() -> bool:
-    return "TPU_NAME" in os.environ or bool(
-        [*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")]
-    )
+    return "TPU_NAME" in os.environ or bool([*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")])
 
 
 if __name__ == "__main__":

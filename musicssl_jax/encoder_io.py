@@ -111,7 +111,7 @@ def load_encoder(path: str, *, weights: Weights = "student") -> FrozenEncoder:
     Raises UserError: nothing there, no whole checkpoint, no such config.
     """
     if path.startswith(RANDOM):
-        config, _ = configs.load([f"--config={path.removeprefix(RANDOM)}"])
+        config = configs.read(path.removeprefix(RANDOM))
         objective = make_objective(config)
         params = jax.jit(objective.init)(jax.random.key(config.seed))
         return frozen_encoder(config, objective, params, name=path)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import EncoderConfig
@@ -54,7 +56,7 @@ def encoder_flops(model: EncoderConfig, samples: int) -> int:
     return conv_flops(model, samples) + projection + transformer_flops(model, frames)
 
 
-def update_flops(objective, samples: int) -> int:
+def update_flops(objective, samples: int) -> float:
     """One update: three times the student's forward pass (forward and backward) plus the teacher's.
 
     The teacher shares the student's frames; only one that averages "all" runs its own conv stack.
@@ -65,7 +67,7 @@ def update_flops(objective, samples: int) -> int:
     teacher = transformer_flops(model, frames)
     if objective.teacher.average == "all":
         teacher = encoder_flops(model, samples)
-    return objective.clips * (3 * (encoder_flops(model, samples) + head) + teacher)
+    return float(objective.clips) * (3 * (encoder_flops(model, samples) + head) + teacher)
 
 
 def peak_flops(device: jax.Device, precision: str) -> float:
@@ -77,10 +79,11 @@ def peak_flops(device: jax.Device, precision: str) -> float:
         if device.device_kind.startswith(kind):
             return (bfloat16 if precision == "bfloat16" else float32) * 1e12
     size = 1024
-    x = jax.device_put(jnp.ones((size, size)), device)
-    product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    product(x).block_until_ready()
-    return 2 * size**3 / min(_seconds(product, x) for _ in range(5))
+    with jax.set_mesh(Mesh(np.asarray([device]), ("device",))):  # a run's own mesh may be set already
+        x = jax.device_put(jnp.ones((size, size)), device)
+        product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
+        product(x).block_until_ready()
+        return 2 * size**3 / min(_seconds(product, x) for _ in range(5))
 
 
 def _seconds(function, *arguments) -> float:

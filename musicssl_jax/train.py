@@ -13,8 +13,8 @@ import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -161,14 +161,15 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
             at_end.callback(opened.close)
         signals = at_end.enter_context(stop_signals())
         with stopwatch.paused():
-            batch = plan.arrays(next(batches))
+            first_batch = plan.arrays(next(batches))
             if lead:
-                save_example(workdir, objective, batch, first, config)
-            train_step = train_step.lower(state, frozen, batch).compile()
+                save_example(workdir, objective, first_batch, first, config)
+            train_step = train_step.lower(state, frozen, first_batch).compile()
         say(f"compiled in {stopwatch.seconds():.0f} s")
         pending: tuple = ()
         try:
-            for step, batch in zip(range(first + 1, config.steps + 1), chain([batch], map(plan.arrays, batches))):
+            for step in range(first + 1, config.steps + 1):
+                batch = first_batch if step == first + 1 else plan.arrays(next(batches))
                 state, row = train_step(state, frozen, batch)
                 if pending:
                     log(*pending)
@@ -199,7 +200,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 def stop_signals() -> Iterator[list[str]]:
     """Inside, the first SIGTERM or SIGINT only puts its name in the list; a second one ends the process."""
     seen: list[str] = []
-    before = {}
+    before: dict[int, Any] = {}
 
     def note(number, _):
         seen.append(signal.Signals(number).name)
@@ -210,8 +211,8 @@ def stop_signals() -> Iterator[list[str]]:
     try:
         yield seen
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 if __name__ == "__main__":

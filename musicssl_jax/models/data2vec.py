@@ -115,9 +115,8 @@ class Data2Vec:
 
     def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The teacher's decay at update `step`."""
-        done = jnp.minimum(step / max(self.teacher.anneal_steps, 1), 1.0)
-        if self.teacher.anneal_steps == 0:
-            done = 1.0
+        steps = self.teacher.anneal_steps
+        done = jnp.minimum(step / steps, 1.0) if steps else jnp.ones(())
         return self.teacher.end_decay - (self.teacher.end_decay - self.teacher.decay) * (1 - done)
 
     def loss(

@@ -105,5 +105,14 @@ def channel_masks(
     """Spans of channels to zero, or None when `channel_prob` is 0."""
     if not config.channel_prob:
         return None
-    shape = {"prob": config.channel_prob, "length": config.channel_length, "min_masks": config.min_masks}
-    return jax.vmap(lambda row: span_mask(jax.random.fold_in(key, row), width, **shape))(rows)
+
+    def one(row):
+        return span_mask(
+            jax.random.fold_in(key, row),
+            width,
+            prob=config.channel_prob,
+            length=config.channel_length,
+            min_masks=config.min_masks,
+        )
+
+    return jax.vmap(one)(rows)

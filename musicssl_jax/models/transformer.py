@@ -132,10 +132,9 @@ class Transformer(nnx.Module):
         draw is at most `layer_drop`, one draw a block for the whole batch, without rescaling (reference).
         A skipped block is not tapped; the teacher and evaluation skip none.
         """
-        rate = 0.0 if layer_key is None else self.config.layer_drop
-        draws = jnp.ones(self.config.layers)
-        if rate:
-            draws = jax.random.uniform(layer_key, (self.config.layers,))
+        rate, draws = 0.0, jnp.ones(self.config.layers)
+        if layer_key is not None and self.config.layer_drop:
+            rate, draws = self.config.layer_drop, jax.random.uniform(layer_key, draws.shape)
         graph, stacked = nnx.split(self.blocks)
 
         def body(carry, layer):

@@ -1,6 +1,6 @@
 """From the crops of a data set to the arrays of a step, on every device that needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -29,21 +29,22 @@ class BatchPlan:
     def arrays(self, crops: dict[str, np.ndarray]) -> Batch:
         """The global arrays of one batch from this process's rows, in the order of `rows`."""
         place = {row: i for i, row in enumerate(self.rows)}
-        number = np.arange(self.shape[0] * self.shape[1], dtype=np.int32)
-        columns = {
-            "row": lambda rows: rows,
-            "weight": lambda rows: (rows < self.clips).astype(np.float32),
-        }
-        for name in ("audio", "mean", "std"):
-            columns[name] = lambda rows, values=crops[name]: _take(values, [place.get(r) for r in rows])
-        return {
-            name: self._place(number, column, crops[name].shape[1:] if name in crops else ())
-            for name, column in columns.items()
-        }
 
-    def _place(self, number: np.ndarray, column, tail: tuple[int, ...]) -> jax.Array:
+        def audio(name):
+            return lambda rows: _take(crops[name], [place.get(row) for row in rows.tolist()])
+
+        columns = {name: audio(name) for name in ("audio", "mean", "std")}
+        columns["row"] = lambda rows: rows
+        columns["weight"] = lambda rows: (rows < self.clips).astype(np.float32)
+        return {name: self._place(column) for name, column in columns.items()}
+
+    def _place(self, column: Callable[[np.ndarray], np.ndarray]) -> jax.Array:
+        """The global array whose rows are `column` of their numbers."""
+        number = np.arange(self.shape[0] * self.shape[1], dtype=np.int32).reshape(self.shape)
+        tail = column(number[:0, 0]).shape[1:]
+
         def block(index):
-            rows = number.reshape(self.shape)[index[:2]]
+            rows = number[index[:2]]
             return column(rows.ravel()).reshape(*rows.shape, *tail)
 
         return jax.make_array_from_callback((*self.shape, *tail), self.sharding, block)

@@ -52,7 +52,7 @@ def open_checkpoints(folder: str | os.PathLike, config: Any) -> "Checkpoints":
     """
     if config.keep < 1:
         raise UserError(f"checkpoint.keep is {config.keep}: at least 1 checkpoint has to be kept")
-    return Checkpoints(epath.Path(folder), config)
+    return Checkpoints(epath.Path(folder).expanduser().resolve(), config)
 
 
 class Checkpoints:

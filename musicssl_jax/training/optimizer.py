@@ -77,7 +77,7 @@ def make_schedule(config, steps: int) -> Schedule:
 class AdamState(NamedTuple):
     """Updates done, first and second moments."""
 
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
     mean: dict
     square: dict
 
@@ -95,7 +95,7 @@ def scale_by_fairseq_adam(b1: float, b2: float, eps: float) -> optax.GradientTra
 
     def update(grads, state, params=None):
         del params
-        count = state.count + 1
+        count = state.updates + 1
         mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, grads)
         square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.square, grads)
         n = count.astype(jnp.float32)

@@ -76,8 +76,8 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     on_micro_batch: Callable | None = None,
-) -> Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Array]]]:
-    """The jitted update: (state, frozen, batch) -> (state, metrics); the old state's buffers are reused.
+) -> Any:
+    """The update, as a `jax.jit` function (state, frozen, batch) -> (state, metrics) that reuses the old state.
 
     Gradients and loss are divided by the global weight (masked frames). An update whose loss or gradient is
     not finite leaves parameters, moments and teacher as they were; the step still counts.
@@ -110,8 +110,8 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_valid_step(objective, mesh: Mesh, seed: int) -> Callable[[TrainState, Any, Batch, Array], dict]:
-    """(state, frozen, batch, number) -> metrics of held-out rows without dropout.
+def make_valid_step(objective, mesh: Mesh, seed: int) -> Any:
+    """A jitted function (state, frozen, batch, number) -> metrics of held-out rows without dropout.
 
     Masks follow from (seed, number), so every validation of a run sees the same ones.
     """

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.metrics import r2_score
 
 from musicssl_jax.mir.pooling import pool_spans
-from musicssl_jax.mir.probes import ProbeResult, Score, Task, accuracy, probe, split_by_group, within
+from musicssl_jax.mir.probes import ProbeResult, Score, Task, accuracy, probe, split_by_group
 from musicssl_jax.shapes import Float
 
 Track = tuple[Float[np.ndarray, " samples"], Mapping[str, Any]]
@@ -58,7 +59,7 @@ QUESTIONS = (
     Question("pitch (25)", solo_notes("pitch"), "class", accuracy),
     Question("instrument (6)", solo_notes("instrument"), "class", accuracy),
     Question("key (12)", windows(lambda truth: truth["key"]), "class", accuracy, per_group=True),
-    Question("tempo (±8%)", windows(lambda truth: np.log(truth["bpm"])), "number", within(0.08), per_group=True),
+    Question("tempo (R²)", windows(lambda truth: np.log(truth["bpm"])), "number", r2_score, per_group=True),
 )
 
 

@@ -70,7 +70,7 @@ def draw_table(table: Table, path: Path, title: str) -> None:
         panel.bar(rows, scores, yerr=errors, capsize=3, color=colours)
         panel.axhline(results[chance].score, color="black", linestyle="--", linewidth=1, label=chance)
         panel.set_title(task, fontsize=10)
-        panel.set_ylim(0, 1)
+        panel.set_ylim(top=1)
         panel.tick_params(axis="x", labelrotation=40, labelsize=8)
     np.atleast_1d(panels)[0].legend(fontsize=8, frameon=False)
     np.atleast_1d(panels)[0].set_ylabel("test score")

@@ -69,11 +69,6 @@ def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(truth == predicted))
 
 
-def within(ratio: float) -> Score:
-    """Share of predictions off by at most a factor of 1 + ratio; truth and prediction are logarithms."""
-    return lambda truth, predicted: float(np.mean(np.abs(truth - predicted) <= np.log1p(ratio)))
-
-
 def split_by_group(groups: Shaped[np.ndarray, "windows"], *, valid: float, test: float, seed: int) -> Parts:
     """Every group falls into one part as a whole; `valid` and `test` are shares of the groups."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))

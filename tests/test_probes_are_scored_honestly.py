@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from musicssl_jax.mir.probes import (
     Task,
@@ -13,6 +16,7 @@ from musicssl_jax.mir.probes import (
     difference,
     percentile_interval,
     probe,
+    ridge_outputs,
     split_by_group,
 )
 
@@ -58,6 +62,16 @@ def test_planted_numbers_are_found(windows):
     task = Task("tempo", labels, task.groups, "number", r2_score)
     assert probe(planted(features, 40 * labels[:, None], layer=2), task, parts).score > 0.9
     assert probe(features, task, parts).interval[0] < 0.05
+
+
+def test_the_fit_is_ridge_regression_on_standardised_features():
+    rng = np.random.default_rng(0)
+    features, asked = 3 + 5 * rng.standard_normal((30, 7)), rng.standard_normal((4, 7))
+    targets = features[:, :2] ** 2
+    penalties = (0.1, 1.0, 100.0)
+    for outputs, penalty in zip(ridge_outputs(features, targets, asked, penalties), penalties, strict=True):
+        peer = make_pipeline(StandardScaler(), Ridge(penalty)).fit(features, targets)
+        np.testing.assert_allclose(outputs, peer.predict(asked), rtol=1e-6)
 
 
 def test_no_track_is_in_two_parts(windows):

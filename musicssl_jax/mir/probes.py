@@ -5,14 +5,12 @@ probe is then fitted on train and validation together, and the test part is read
 alike, so that splits and bootstrap intervals go by track (`groups`), never by window.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from musicssl_jax.shapes import Bool, Float, Int, Shaped
 
@@ -85,17 +83,19 @@ def probe(
     `seed` is that of the bootstrap: results of the same task and parts have paired draws.
     """
     chosen_on = [
-        [_score(features[layer], task, parts.train, parts.valid, penalty) for penalty in PENALTIES]
-        for layer in range(len(features))
+        [task.score(a.truth, a.predicted) for a in _answers(layer, task, parts.train, parts.valid, PENALTIES)]
+        for layer in features
     ]
     layer, which = np.unravel_index(np.argmax(chosen_on), np.shape(chosen_on))
-    penalty = PENALTIES[which]
-    truth, predicted, groups = _predict(features[layer], task, parts.train | parts.valid, parts.test, penalty)
+    fitted = parts.train | parts.valid
+    [test] = _answers(features[layer], task, fitted, parts.test, PENALTIES[which : which + 1])
     return ProbeResult(
-        score=task.score(truth, predicted),
-        draws=bootstrap_by_group(lambda rows: task.score(truth[rows], predicted[rows]), groups, seed=seed),
+        score=task.score(test.truth, test.predicted),
+        draws=bootstrap_by_group(
+            lambda rows: task.score(test.truth[rows], test.predicted[rows]), test.groups, seed=seed
+        ),
         layer=int(layer),
-        penalty=penalty,
+        penalty=PENALTIES[which],
         valid_score=chosen_on[layer][which],
         valid_score_by_layer=tuple(max(scores) for scores in chosen_on),
     )
@@ -125,22 +125,45 @@ def percentile_interval(draws: Float[np.ndarray, "draws"], level: float = 0.95) 
     return float(low), float(high)
 
 
-def _score(features, task: Task, fit_on, score_on, penalty: float) -> float:
-    truth, predicted, _ = _predict(features, task, fit_on, score_on, penalty)
-    return task.score(truth, predicted)
+class _Answers(NamedTuple):
+    """A probe's predictions beside the truth: a row is a window, or a group if groups are scored."""
+
+    truth: Shaped[np.ndarray, "rows"]
+    predicted: Shaped[np.ndarray, "rows"]
+    groups: Shaped[np.ndarray, "rows"]
 
 
-def _predict(features, task: Task, fit_on, predict_on, penalty: float):
-    """(truth, prediction, group) of every window or group of `predict_on`, whose labels the fit does not see."""
-    model = make_pipeline(StandardScaler(), Ridge(penalty))
-    labels = task.labels[fit_on, None]
-    encoder = OneHotEncoder(sparse_output=False) if task.kind == "class" else None
-    targets = encoder.fit_transform(labels) if encoder else labels
-    outputs = model.fit(features[fit_on], targets).predict(features[predict_on]).reshape(-1, targets.shape[1])
+def _answers(
+    features: Float[np.ndarray, "windows dims"],
+    task: Task,
+    fit_on: Bool[np.ndarray, "windows"],
+    predict_on: Bool[np.ndarray, "windows"],
+    penalties: Sequence[float],
+) -> list[_Answers]:
+    """What probes with each penalty answer on `predict_on`, whose labels they do not see."""
+    labels = task.labels[fit_on]
+    classes = np.unique(labels)
+    targets = (labels[:, None] == classes) if task.kind == "class" else labels[:, None]
     truth, groups = task.labels[predict_on], task.groups[predict_on]
+    fits = ridge_outputs(features[fit_on], targets.astype(float), features[predict_on], penalties)
     if task.per_group:
         groups, first, member = np.unique(groups, return_index=True, return_inverse=True)
-        outputs = np.stack([outputs[member == i].mean(axis=0) for i in range(len(groups))])
+        fits = [np.stack([out[member == i].mean(axis=0) for i in range(len(groups))]) for out in fits]
         truth = truth[first]
-    predicted = encoder.categories_[0][outputs.argmax(axis=1)] if encoder else outputs[:, 0]
-    return truth, predicted, groups
+    if task.kind == "class":
+        return [_Answers(truth, classes[out.argmax(axis=1)], groups) for out in fits]
+    return [_Answers(truth, out[:, 0], groups) for out in fits]
+
+
+def ridge_outputs(
+    features: Float[np.ndarray, "fitted dims"],
+    targets: Float[np.ndarray, "fitted outputs"],
+    asked: Float[np.ndarray, "asked dims"],
+    penalties: Sequence[float],
+) -> list[Float[np.ndarray, "asked outputs"]]:
+    """Ridge regression on standardised features with an intercept, for all penalties from one decomposition."""
+    scaler = StandardScaler().fit(features.astype(np.float64))
+    u, s, vt = np.linalg.svd(scaler.transform(features), full_matrices=False)
+    along = u.T @ (targets - targets.mean(axis=0))
+    projected = scaler.transform(asked) @ vt.T
+    return [projected @ ((s / (s**2 + p))[:, None] * along) + targets.mean(axis=0) for p in penalties]

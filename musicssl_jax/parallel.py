@@ -65,7 +65,8 @@ def partition_specs(tree: Any, rules: Rules, axis_sizes: Mapping[str, int]) -> A
     """A PartitionSpec for every parameter: the first rule whose pattern is found in the parameter's path.
 
     Raises ValueError that names the parameter or the rule: a parameter without a rule, a rule without a
-    parameter, a spec longer than the shape, an axis used twice, or a dimension that does not divide.
+    parameter, a spec longer than the shape, or an axis used twice. Raises UserError, which names the parameter:
+    a dimension that the mesh does not divide.
     """
     unused = {pattern for pattern, _ in rules}
 
@@ -93,7 +94,7 @@ def _check_spec(name: str, shape: tuple[int, ...], spec: P, axis_sizes: Mapping[
     for size, entry in zip(shape, spec, strict=False):
         parts = math.prod(axis_sizes[axis] for axis in _axes(entry))
         if size % parts:
-            raise ValueError(
+            raise UserError(
                 f"parameter {name} {shape}: dimension {size} does not divide over {entry} = {parts} devices; "
                 f"choose a mesh.fsdp that divides {size}"
             )

@@ -93,11 +93,12 @@ def test_partition_rules_name_what_is_wrong():
         ([(r"b/kernel", P()), (r"a/kernel", P())], "b/kernel"),
         ([], "no partition rule matches parameter a/kernel"),
         ([(r"kernel", P("fsdp", "fsdp"))], "a/kernel.*axis twice"),
-        ([(r"kernel", P("fsdp", None))], "a/kernel.*6 does not divide"),
         ([(r"kernel", P(None, None, "fsdp"))], "a/kernel.*more dimensions"),
     ]:
         with pytest.raises(ValueError, match=complaint):
             partition_specs(params, rules, sizes)
+    with pytest.raises(UserError, match="a/kernel.*6 does not divide.*mesh.fsdp that divides 6"):
+        partition_specs(params, [(r"kernel", P("fsdp", None))], sizes)
     assert partition_specs(params, [(r"kernel", P(None, "fsdp"))], sizes)["a"]["kernel"] == P(None, "fsdp")
 
 

@@ -39,12 +39,22 @@ def run_meta(config, collections: Sequence) -> dict[str, Any]:
 
 
 def save_example(workdir: Path, objective, batch, step: int, config) -> None:
-    """Keeps one clip and the mask it was given, which the report draws."""
+    """Keeps one clip and the mask it was given, which the report draws. UserError: it cannot be written."""
     rows = {name: values[0, :1] for name, values in batch.items()}
     waveform, mask = jax.jit(objective.example)(rows, jax.random.fold_in(jax.random.key(config.seed), step))
-    np.savez(
-        workdir / EXAMPLE,
-        waveform=np.asarray(waveform[0]),
-        mask=np.asarray(mask[0]),
-        sample_rate=config.data.sample_rate,
-    )
+    unfinished = workdir / f".{EXAMPLE}"
+    try:
+        with unfinished.open("wb") as file:
+            np.savez(
+                file,
+                waveform=np.asarray(waveform[0]),
+                mask=np.asarray(mask[0]),
+                sample_rate=config.data.sample_rate,
+            )
+        unfinished.replace(workdir / EXAMPLE)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write to the run's folder {workdir} ({error.strerror}): "
+            "make room or permit writing, then run the same command again"
+        ) from error

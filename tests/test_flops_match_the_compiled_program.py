@@ -55,13 +55,13 @@ def test_encoder_and_its_parts_match(variant):
     frames = frame_count(SAMPLES, model.conv_layers)
     block = transformer_flops(model, frames) - transformer_flops(no_block, frames)
     between = encoder_flops(no_block, SAMPLES) - conv_flops(model, SAMPLES)
-    for counted, analytic in [
-        (convolutions, conv_flops(model, SAMPLES)),
-        (embedded - convolutions, between),
-        (whole - embedded, block),
-        (whole, encoder_flops(model, SAMPLES)),
+    for counted, analytic, elementwise in [
+        (convolutions, conv_flops(model, SAMPLES), 0.055),
+        (embedded - convolutions, between, 0.03),
+        (whole - embedded, block, 0.025),
+        (whole, encoder_flops(model, SAMPLES), 0.05),
     ]:
-        assert 0.995 < counted / analytic < 1.06
+        assert 0.995 < counted / analytic < 1 + elementwise
 
 
 def test_blocks_count_alike():

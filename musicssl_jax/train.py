@@ -185,13 +185,15 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
                 with stopwatch.paused():
                     if validating:
                         validate(step)
-                    if saving:
+                    if last or signals:
+                        checkpoints.save_and_wait(step, state, meta)
+                    elif saving:
                         checkpoints.save(step, state, meta)
                 if signals and not last:
                     raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
         except TrainingStopped as stop:
             if stop.code == DIVERGED:
-                checkpoints.save(int(state.step), state, meta)
+                checkpoints.save_and_wait(int(state.step), state, meta)
             raise
     say(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
 

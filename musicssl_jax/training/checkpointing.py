@@ -128,6 +128,20 @@ class Checkpoints:
             )
             self._saved_at = time.monotonic()
 
+    def save_and_wait(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+        """Saves before the process ends: returns when the checkpoint has its final name.
+
+        A save that Orbax reports as done but whose folder is missing is made again, since nobody will later.
+        Raises UserError as `save` does, RuntimeError when the folder is missing even so.
+        """
+        for _ in range(2):
+            self.save(step, state, meta)
+            self.wait()
+            if (self.folder / str(step)).exists():
+                return
+            self._manager.reload()
+        raise RuntimeError(f"checkpoint {step} was written to {self.folder} and is not there")
+
     def restore(self, abstract_state: State) -> tuple[State, dict[str, Any]] | None:
         """Gives the newest whole checkpoint, or None when the folder holds none at all.
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from musicssl_jax.demo import swap_gap_lines
+
 TASKS = ["pitch (25)", "instrument (6)", "key (12)", "tempo (R²)"]
 ROWS = ["trained", "step 0", "MFCC", "log-mel", "chroma", "chance"]
 
@@ -32,3 +34,8 @@ def test_the_demo_trains_probes_and_reports(tmp_path):
     probes = results["probes"]
     assert probes["instrument (6)"]["MFCC"]["interval"][0] > probes["instrument (6)"]["chance"]["interval"][1]
     assert probes["key (12)"]["chroma"]["interval"][0] > probes["key (12)"]["chance"]["interval"][1]
+
+
+@pytest.mark.parametrize(("gap", "said"), [(-0.01, True), (0.02, True), (0.04, False)])
+def test_predictions_that_do_not_depend_on_the_clip_are_called_that(gap, said):
+    assert bool(swap_gap_lines(gap, loss=3.0)) == said

@@ -67,9 +67,8 @@ def crop_batches(
     Raises UserError where the collections' sample rates differ, the split is missing or empty, no track is
     long enough, or weights do not fit; the iterator raises it for a damaged record.
     """
-    splits = [_split(collection, split) for collection in collections]
-    _check_sample_rates(collections)
-    order = _order(collections, splits, weights, crop_samples, grid, sampling, seed)
+    splits = _checked_splits(collections, split, crop_samples)
+    order = _order(splits, weights, crop_samples, grid, sampling, seed)
 
     def batch(step: int) -> Batch:
         return _read([order[step * clips + row] for row in rows], splits, crop_samples, margin)
@@ -79,8 +78,29 @@ def crop_batches(
 
 
 def tracks_left_out(collections: Sequence[Collection], split: str, crop_samples: int) -> int:
-    """How many tracks of the split are shorter than a crop."""
-    return sum(int((_split(c, split).tracks.lengths < crop_samples).sum()) for c in collections)
+    """How many tracks of the split are shorter than a crop. Raises UserError as `crop_batches` does for the data."""
+    splits = _checked_splits(collections, split, crop_samples)
+    return sum(int((s.tracks.lengths < crop_samples).sum()) for s in splits)
+
+
+def _checked_splits(collections: Sequence[Collection], name: str, crop_samples: int) -> list[Split]:
+    first = collections[0]
+    for other in collections[1:]:
+        if other.sample_rate != first.sample_rate:
+            raise UserError(
+                f"{first.folder} is sampled at {first.sample_rate} Hz and {other.folder} at "
+                f"{other.sample_rate}: rebuild one of them"
+            )
+    splits = [_split(collection, name) for collection in collections]
+    for collection, split in zip(collections, splits, strict=True):
+        longest = split.tracks.lengths.max()
+        if longest < crop_samples:
+            raise UserError(
+                f"a crop of {crop_samples / collection.sample_rate:g} s is longer than every track of "
+                f"{collection.folder} (the longest has {longest / collection.sample_rate:g} s): "
+                "set a shorter data.crop_seconds"
+            )
+    return splits
 
 
 def _split(collection: Collection, name: str) -> Split:
@@ -89,18 +109,7 @@ def _split(collection: Collection, name: str) -> Split:
     return collection.splits[name]
 
 
-def _check_sample_rates(collections: Sequence[Collection]) -> None:
-    first = collections[0]
-    for other in collections[1:]:
-        if other.sample_rate != first.sample_rate:
-            raise UserError(
-                f"{first.folder} is sampled at {first.sample_rate} Hz and {other.folder} at "
-                f"{other.sample_rate}: rebuild one of them"
-            )
-
-
 def _order(
-    collections: Sequence[Collection],
     splits: Sequence[Split],
     weights: Sequence[float],
     crop_samples: int,
@@ -109,16 +118,12 @@ def _order(
     seed: int,
 ) -> grain.MapDataset[_Crop]:
     """Global example index -> crop."""
-    layouts = [
-        _layout(collection, split.tracks.lengths, crop_samples, grid)
-        for collection, split in zip(collections, splits, strict=True)
-    ]
+    layouts = [_layout(split.tracks.lengths, crop_samples, grid) for split in splits]
     epochs = [len(x.tracks) if sampling == "track" else int(x.ends[-1]) // crop_samples for x in layouts]
     shares = list(weights) or epochs
-    if len(shares) != len(collections) or min(shares) <= 0:
+    if len(shares) != len(splits) or min(shares) <= 0:
         raise UserError(
-            f"data.weights must be {len(collections)} positive numbers, one for each of data.path, "
-            f"and is {tuple(weights)}"
+            f"data.weights must be {len(splits)} positive numbers, one for each of data.path, and is {tuple(weights)}"
         )
     orders = []
     for source, (layout, epoch) in enumerate(zip(layouts, epochs, strict=True)):
@@ -128,14 +133,8 @@ def _order(
     return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, shares)
 
 
-def _layout(collection: Collection, lengths: np.ndarray, crop_samples: int, grid: int) -> _Layout:
+def _layout(lengths: np.ndarray, crop_samples: int, grid: int) -> _Layout:
     tracks = np.flatnonzero(lengths >= crop_samples)
-    if not len(tracks):
-        raise UserError(
-            f"a crop of {crop_samples / collection.sample_rate:g} s is longer than every track of "
-            f"{collection.folder} (the longest has {lengths.max() / collection.sample_rate:g} s): "
-            "set a shorter data.crop_seconds"
-        )
     usable = lengths[tracks]
     return _Layout(tracks, np.cumsum(usable, dtype=np.float64), (usable - crop_samples) // grid + 1)
 

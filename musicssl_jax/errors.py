@@ -1,9 +1,13 @@
 """How a command ends when it cannot go on; the exit codes are part of the interface."""
 
+from collections.abc import Sequence
+
 DONE = 0
 USER_ERROR = 2
 PREEMPTED = 3
 DIVERGED = 4
+
+MAX_LISTED = 8
 
 
 class UserError(Exception):
@@ -19,3 +23,9 @@ class TrainingStopped(Exception):
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = code
+
+
+def shortened(items: Sequence[str]) -> str:
+    """The first of a message's items, and how many more there are."""
+    more = f"; and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
+    return "; ".join(items[:MAX_LISTED]) + more

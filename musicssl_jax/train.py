@@ -54,13 +54,14 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     Raises UserError (nothing that a retry would mend) or TrainingStopped (a checkpoint was saved).
     """
     # What touches files and draws pictures loads when a run starts, not when the package does.
-    from data_pipelines.crops import crop_batches
-    from musicssl_jax.training.checkpointing import check_resumable, open_checkpoints
+    from data_pipelines.crops import crop_batches, tracks_left_out
+    from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
     from musicssl_jax.training.metrics import open_metrics
     from musicssl_jax.training.progress import open_progress
     from musicssl_jax.training.report import write_report
-    from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_example
+    from musicssl_jax.training.resumable import check_resumable
+    from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_config, save_example
 
     # What to train, on which devices, from which data.
     workdir = Path(workdir)
@@ -70,10 +71,12 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     schedule = make_schedule(config.schedule, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(mesh))
-    make_run_folder(workdir)
     collections = open_data(config)
+    samples = round(config.data.crop_seconds * config.data.sample_rate)
+    left_out = tracks_left_out(collections, "train", samples)
 
     # The state: from the newest checkpoint, or fresh.
+    make_run_folder(workdir)
     checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
     meta = run_meta(config, collections)
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
@@ -90,7 +93,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
     if lead:
-        (workdir / "config.json").write_text(to_json(config))
+        save_config(workdir, to_json(config))
 
     # What it will take.
     begun = f"goes on at step {first} of {config.steps}" if first else f"a new run of {config.steps} steps"
@@ -99,7 +102,6 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     say(*lines, sep="\n")
 
     # Crops of the data, and the compiled functions.
-    samples = round(config.data.crop_seconds * config.data.sample_rate)
     crops = {
         "weights": config.data.weights,
         "crop_samples": samples,
@@ -111,6 +113,8 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
         "threads": config.data.threads,
     }
     batches = crop_batches(collections, first_step=first, **crops)
+    if left_out:
+        say(f"{left_out} tracks are left out: they are shorter than a crop of {config.data.crop_seconds:g} s")
     validation = held_out(collections, samples)
     if not validation:
         say("no held-out track is as long as a crop: there will be no valid/ metrics")
@@ -128,6 +132,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     def log(step, row):
         """Reads a step's metrics, which waits for it to end. Raises TrainingStopped when it went wrong."""
         row = {name: float(value) for name, value in row.items()}
+        progress.step(step)
         finite = math.isfinite(row["train/loss"]) and math.isfinite(row["train/grad_norm"])
         if step % config.log_every and step != config.steps and finite:
             return

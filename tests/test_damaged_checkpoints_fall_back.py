@@ -10,7 +10,8 @@ import pytest
 from checkpoint_fixtures import META, abstract, assert_same, policy, restore, save_steps, tiny_state
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.training.checkpointing import COMMIT_FILES, SUMS, open_checkpoints
+from musicssl_jax.training.checkpointing import open_checkpoints
+from musicssl_jax.training.file_hashes import COMMIT_FILES, SUMS
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ ROWS = ["trained", "step 0", "MFCC", "log-mel", "chroma", "chance"]
 @pytest.mark.long
 def test_the_demo_trains_probes_and_reports(tmp_path):
     command = [sys.executable, "-m", "musicssl_jax.demo", f"--workdir={tmp_path / 'run'}"]
-    environment = os.environ | {"MUSICSSL_CACHE": str(tmp_path / "cache")}
+    # As a user runs it: not with the cheaply compiled programs of the other tests.
+    environment = os.environ | {"MUSICSSL_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     screen = done.stdout[done.stdout.index("music2vec demo:") :].splitlines()
-    assert len(screen) <= 40 and max(map(len, screen)) <= 130
+    assert len(screen) <= 40 and all(len(line) <= 120 for line in screen if str(tmp_path) not in line)
     assert [line.split("  ")[0] for line in screen if line.split("  ")[0] in ROWS] == ROWS
     for task in TASKS:
         [verdict] = [line for line in screen if line.startswith(f"{task}: ")]

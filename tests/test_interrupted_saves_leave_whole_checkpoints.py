@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import pytest
 from checkpoint_fixtures import META, abstract, policy, same_imports
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.training.checkpointing import SUMS, open_checkpoints
+from musicssl_jax.training.checkpointing import open_checkpoints
+from musicssl_jax.training.file_hashes import SUMS
 
 SAVE_FOREVER = """
 import sys
@@ -77,7 +79,7 @@ def small_disk(tmp_path):
 
 def noise(step: int) -> dict:
     """4 MB that do not compress."""
-    return {"x": jnp.asarray(np.random.default_rng(step).normal(size=1_000_000).astype(np.float32))}
+    return {"x": jnp.asarray(np.random.default_rng(step).integers(2**32, size=1_000_000, dtype=np.uint32))}
 
 
 def save_noise(checkpoints, steps: int) -> None:
@@ -107,7 +109,9 @@ def test_a_disk_that_filled_up_in_the_background_is_reported_by_wait(small_disk)
     checkpoints = open_checkpoints(small_disk / "run", policy())
     checkpoints.save(1, noise(1), META)
     checkpoints.wait()
-    (small_disk / "other.bin").write_bytes(os.urandom(6_000_000))
+    # Room for the arrays themselves, and not for what is written beside them.
+    taken = shutil.disk_usage(small_disk).free - noise(2)["x"].nbytes - 4096
+    (small_disk / "other.bin").write_bytes(os.urandom(taken))
     checkpoints.save(2, noise(2), META)
     with pytest.raises(UserError, match="the last good checkpoint is step 1"):
         checkpoints.wait()

@@ -2,7 +2,7 @@ import pytest
 from checkpoint_fixtures import abstract, restore, save_steps, tiny_state
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.training.checkpointing import check_resumable
+from musicssl_jax.training.resumable import check_resumable
 
 CONFIG = {
     "name": "music2vec_demo",

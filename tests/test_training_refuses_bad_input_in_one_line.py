@@ -75,6 +75,7 @@ def test_a_variant_without_data(tmp_path, capsys):
 def test_one_of_several_paths_that_will_not_do(collection, tmp_path, capsys):
     line = refused(flags(f"{collection},{tmp_path / 'nowhere'}"), tmp_path / "run", capsys)
     assert str(tmp_path / "nowhere") in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_collection_of_another_sample_rate(collection, tmp_path, capsys):
@@ -87,7 +88,7 @@ def test_a_crop_longer_than_any_track(collection, tmp_path, capsys):
     line = refused(flags(collection, data__crop_seconds=3.5), tmp_path / "run", capsys)
     assert "a crop of 3.5 s is longer than every track" in line
     assert str(collection) in line and "the longest has 3 s" in line
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mesh_larger_than_the_devices(collection, tmp_path, capsys):
@@ -167,3 +168,10 @@ def test_a_run_folder_on_a_full_disk(collection, full_disk, capsys):
     assert f"cannot write to the run's folder {full_disk / 'run'} (No space left on device)" in line
     assert "make room" in line
     assert not list((full_disk / "run").glob("*example*"))
+
+
+def test_no_room_for_the_config(collection, full_disk, capsys):
+    (full_disk / "ballast").write_bytes(bytes(40 * 1024))
+    line = refused(flags(collection), full_disk / "run", capsys)
+    assert f"cannot write to the run's folder {full_disk / 'run'} (No space left on device)" in line
+    assert not (full_disk / "run" / "config.json").exists()

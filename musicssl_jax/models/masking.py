@@ -73,9 +73,13 @@ def row_masks(
     masked frames are unmasked.
     """
 
+    def keys(row):
+        """Of its spans, of its trim, of its dropout."""
+        return jax.random.split(jax.random.fold_in(key, row), 3)
+
     def drawn(row):
         return span_mask(
-            jax.random.fold_in(key, row),
+            keys(row)[0],
             frames,
             prob=config.prob,
             length=config.length,
@@ -84,7 +88,7 @@ def row_masks(
 
     def one(row):
         mask = drawn(row)
-        trim_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, row), 1))
+        _, trim_key, dropout_key = keys(row)
         if config.trim_group:
             group = row // config.trim_group * config.trim_group + jnp.arange(config.trim_group)
             counts = jax.vmap(lambda member: drawn(member).sum())(group)

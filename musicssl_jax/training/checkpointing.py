@@ -8,14 +8,13 @@ checksums, computed on the device, catch what happens on the way between the dev
 """
 
 import errno
-import hashlib
-import json
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -27,16 +26,13 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.training.checksums import checksum
+from musicssl_jax.training.file_hashes import COMMIT_FILES, damaged_files, write_hashes
 
 State = TypeVar("State")
 
-SUMS = "SHA256SUMS"
-# Orbax writes these two when it commits, after the sums; neither says anything about the state.
-COMMIT_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)
-MAX_LISTED = 8
 
 
 def open_checkpoints(folder: str | os.PathLike, config: Any) -> "Checkpoints":
@@ -63,7 +59,8 @@ class Checkpoints:
         self._config = config
         self._saved_at = time.monotonic()
         self._writing: int | None = None
-        logging.getLogger("absl").addFilter(_not_from_orbax)
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_not_reported_twice)
         with self._reporting_unwritable_folder():
             folder.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
@@ -118,6 +115,7 @@ class Checkpoints:
             if step in self._manager.all_steps():
                 return
             self._writing = step
+            _check_room(self.folder, state)
             item = {"meta": dict(meta), "leaves": _describe(state, _checksums(state))}
             self._manager.save(
                 step,
@@ -184,7 +182,7 @@ class Checkpoints:
         checksums = _checksums(state)
         wrong = [name for name, leaf in item["leaves"].items() if checksums[name] != leaf["checksum"]]
         if wrong:
-            damages[step] = f"{_shortened(wrong)} differ from what was saved"
+            damages[step] = f"{shortened(wrong)} differ from what was saved"
             return None
         return state, item["meta"]
 
@@ -220,8 +218,7 @@ class Checkpoints:
         # On object stores Orbax writes in place and commits by a file.
         unfinished = sorted(self.folder.glob(f"{self._writing}.orbax-checkpoint-tmp*"))
         path = unfinished[0] if unfinished else self.folder / str(self._writing)
-        names = sorted({file.relative_to(path).as_posix() for file in _files(path)} - {*COMMIT_FILES})
-        (path / SUMS).write_text("".join(f"{_sha256(path / name)}  {name}\n" for name in names))
+        write_hashes(path)
 
     @contextmanager
     def _reporting_unwritable_folder(self) -> Iterator[None]:
@@ -246,64 +243,14 @@ class Checkpoints:
         return f"the last good checkpoint is step {max(steps)}" if steps else "there is no checkpoint yet"
 
 
-# What may change between the start of a run and its resumption; `steps` may grow.
-FREE_FIELDS = (
-    "name",
-    "mesh",
-    "batch.per_device",
-    "log_every",
-    "checkpoint",
-    "data.path",
-    "data.threads",
-    "valid",
-    "wandb",
-    "collapse",
-)
-
-
-def check_resumable(saved: Mapping[str, Any], new: Mapping[str, Any], allow_change: Sequence[str]) -> None:
-    """Refuses to go on under another config or on other data than the run began with.
-
-    Args:
-        saved: `meta` of the checkpoint: {"config": resolved config, "data": fingerprint, ...}.
-        new: the same of this start; values are compared as JSON, so that tuples equal lists.
-        allow_change: fields, or sections, that may differ nevertheless; `data.path` allows other data.
-
-    Raises:
-        UserError: names every field that differs, with both values.
-    """
-    before, now = _flat(saved["config"]), _flat(new["config"])
-    allowed = (*FREE_FIELDS, *allow_change)
-    changed = [
-        name
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-        and not _within_any(name, allowed)
-        and not (name == "steps" and now[name] > before[name])
-    ]
-    if changed:
-        listed = [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in changed]
-        raise UserError(
-            f"this run began with another config: {_shortened(listed)}; "
-            f"use another --workdir, or --allow_change={','.join(changed)}"
-        )
-    if _plain(saved["data"]) != _plain(new["data"]) and not _within_any("data.path", allow_change):
-        raise UserError(
-            f"this run began on other data: {_plain(saved['data'])} -> {_plain(new['data'])}; "
-            "use another --workdir, or --allow_change=data.path"
-        )
-
-
-def _within_any(name: str, fields: Sequence[str]) -> bool:
-    return any(name == field or name.startswith(field + ".") for field in fields)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    return traverse_util.flatten_dict(_plain(config), sep=".")
+def _check_room(folder: epath.Path, state: Any) -> None:
+    """Raises OSError before a save that cannot fit: half-written files would fill the disk for everyone else."""
+    if "://" in os.fspath(folder):
+        return
+    shards = [shard for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards]
+    size = sum(shard.data.nbytes for shard in shards if not shard.replica_id)
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _checksums(state: Any) -> dict[str, int]:
@@ -337,41 +284,7 @@ def _check_architecture(saved: Mapping[str, Any], abstract_state: Any, path: epa
     names = [name for name in names if name.startswith("params/")] or names
     if names:
         listed = [f"{n}: saved {have.get(n, 'nothing')}, wanted {want.get(n, 'nothing')}" for n in names]
-        raise UserError(f"{path} is a checkpoint of another architecture: {_shortened(listed)}")
-
-
-def _shortened(items: Sequence[str]) -> str:
-    more = f"; and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-    return "; ".join(items[:MAX_LISTED]) + more
-
-
-def damaged_files(path: epath.Path) -> str | None:
-    """Says in a few words which file of a checkpoint is not what was written; None when all are."""
-    try:
-        lines = (path / SUMS).read_text().removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError):
-        return f"{SUMS} is missing or unreadable"
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        file = path / name
-        if not file.is_file():
-            return f"{name or SUMS} is missing or cut short"
-        if _sha256(file) != digest:
-            return f"{name} does not match its SHA-256"
-    return None
-
-
-def _files(path: epath.Path) -> Iterator[epath.Path]:
-    for entry in path.iterdir():
-        if entry.is_dir():
-            yield from _files(entry)
-        else:
-            yield entry
-
-
-def _sha256(file: epath.Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        raise UserError(f"{path} is a checkpoint of another architecture: {shortened(listed)}")
 
 
 def _drop_unreadable_bookkeeping(folder: epath.Path) -> None:
@@ -406,6 +319,6 @@ def _barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs what it also raises, with a traceback; the error is reported once, by us."""
-    return "orbax" not in record.pathname
+def _not_reported_twice(record: logging.LogRecord) -> bool:
+    """Orbax logs what it also raises, with a traceback, and asyncio what failed beside it; we report it once."""
+    return "orbax" not in record.pathname and "never retrieved" not in record.getMessage()

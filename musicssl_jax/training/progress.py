@@ -22,7 +22,7 @@ def open_progress(first_step: int, steps: int, micro_batches: int) -> "Bar | Lin
 
 
 class Bar:
-    """Drawn on stderr, moved at each row of metrics and within updates."""
+    """Drawn on stderr, moved at each update and within."""
 
     def __init__(self, first_step: int, steps: int, micro_batches: int):
         self._steps, self._micro_batches = steps, micro_batches
@@ -32,6 +32,11 @@ class Bar:
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:20}| {desc}{postfix}",
         )
+
+    def step(self, step: int) -> None:
+        """Shows that `step` updates are done."""
+        self._bar.n = step
+        self._bar.refresh()
 
     def row(self, step: int, row: Mapping[str, float]) -> None:
         """Shows the metrics of `step`, the number of updates done."""
@@ -49,11 +54,16 @@ class Bar:
 
 
 class Lines:
-    """One line on stdout for each row of metrics, and one now and then within updates."""
+    """One line on stdout for each row of metrics, and one now and then in between."""
 
     def __init__(self, steps: int, micro_batches: int, speaks: bool):
         self._steps, self._micro_batches, self._speaks = steps, micro_batches, speaks
         self._said = time.monotonic()
+
+    def step(self, step: int) -> None:
+        """Notes that `step` updates are done."""
+        if time.monotonic() - self._said > QUIET_SECONDS:
+            self._say(f"  step {step:,}/{self._steps:,}")
 
     def row(self, step: int, row: Mapping[str, float]) -> None:
         """Prints the metrics of `step`, the number of updates done."""

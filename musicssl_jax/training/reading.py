@@ -11,8 +11,8 @@ from etils import epath
 from flax import traverse_util
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.training.checkpointing import damaged_files
 from musicssl_jax.training.checksums import checksum
+from musicssl_jax.training.file_hashes import damaged_files
 
 
 def read_newest(path: str, parts: Sequence[str]) -> tuple[epath.Path, dict[str, Any], dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -27,6 +28,12 @@ def make_run_folder(workdir: Path) -> None:
         raise UserError(f"cannot write to the run's folder {workdir}; give another --workdir")
 
 
+def save_config(workdir: Path, text: str) -> None:
+    """Keeps the resolved config. UserError: it cannot be written."""
+    with _written(workdir / "config.json") as file:
+        file.write(text.encode())
+
+
 def run_meta(config, collections: Sequence) -> dict[str, Any]:
     """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
     versions = {name: version(name) for name in PACKAGES}
@@ -42,19 +49,22 @@ def save_example(workdir: Path, objective, batch, step: int, config) -> None:
     """Keeps one clip and the mask it was given, which the report draws. UserError: it cannot be written."""
     rows = {name: values[0, :1] for name, values in batch.items()}
     waveform, mask = jax.jit(objective.example)(rows, jax.random.fold_in(jax.random.key(config.seed), step))
-    unfinished = workdir / f".{EXAMPLE}"
+    with _written(workdir / EXAMPLE) as file:
+        np.savez(file, waveform=np.asarray(waveform[0]), mask=np.asarray(mask[0]), sample_rate=config.data.sample_rate)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there whole, or not at all."""
+    unfinished = path.with_name(f".{path.name}")
     try:
         with unfinished.open("wb") as file:
-            np.savez(
-                file,
-                waveform=np.asarray(waveform[0]),
-                mask=np.asarray(mask[0]),
-                sample_rate=config.data.sample_rate,
-            )
-        unfinished.replace(workdir / EXAMPLE)
+            yield file
+        unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write to the run's folder {workdir} ({error.strerror}): "
+            f"cannot write to the run's folder {path.parent} ({error.strerror}): "
             "make room or permit writing, then run the same command again"
         ) from error

@@ -113,7 +113,7 @@ def ours(config: Any, crops: Crops) -> Side:
     def update(_: int) -> float:  # the state knows the number
         nonlocal state
         with jax.set_mesh(mesh):
-            state, row = jax.block_until_ready(train_step(state, {}, batch))
+            state, row = jax.block_until_ready(train_step(state, (), batch))
         return float(row["train/loss"])
 
     return Side("ours", parameter_count(state.params), update)

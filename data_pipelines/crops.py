@@ -54,10 +54,10 @@ def crop_batches(
 
     `.close()` ends its threads; it holds about `threads` + 1 batches (0 threads: it reads when asked).
 
-    A batch has the given `rows` of the step's `clips` crops: "audio" int16 (rows, crop_samples + 2 * margin),
-    and "mean" and "std" float32 (rows,) of each crop's whole track, as a waveform in [-1, 1]. The margins on
-    both sides are real audio where the track has it and zeros elsewhere; if there are any, "valid_from" and
-    "valid_to" int32 (rows,) bound what is real.
+    A batch has the given `rows` of the step's `clips` crops: "audio" int16 (rows, crop_samples), and "mean" and
+    "std" float32 (rows,) of each crop's whole track, as a waveform in [-1, 1]. With a `margin`, also "before" and
+    "after" int16 (rows, margin), what the track has on both sides of the crop and zeros outside of it, and
+    "real_before" and "real_after" int32 (rows,), how many samples of these are the track's.
 
     Crops begin at multiples of `grid` samples of their track. An epoch of sampling "duration" visits tracks
     in proportion to their lengths and spreads a track's crops over it; one of "track" takes one crop of every
@@ -167,15 +167,19 @@ def _read(crops: Sequence[_Crop], splits: Sequence[Split], crop_samples: int, ma
     size = crop_samples + 2 * margin
     audio = np.empty((len(crops), size), np.int16)
     mean, std = np.empty((2, len(crops)), np.float32)
-    valid = np.empty((2, len(crops)), np.int32)
+    real_before, real_after = np.empty((2, len(crops)), np.int32)
     for row, (source, track, start) in enumerate(crops):
         tracks = splits[source].tracks
         before = min(margin, start)
         after = min(margin, int(tracks.lengths[track]) - start - crop_samples)
-        valid[:, row] = first, last = margin - before, size - margin + after
+        first, last = margin - before, size - margin + after
+        real_before[row], real_after[row] = before, after
         audio[row, :first] = 0
         audio[row, last:] = 0
         splits[source].read(track, start - before, audio[row, first:last])
         mean[row], std[row] = tracks.means[track], tracks.stds[track]
-    batch: Batch = {"audio": audio, "mean": mean, "std": std}
-    return batch | {"valid_from": valid[0], "valid_to": valid[1]} if margin else batch
+    batch: Batch = {"audio": audio[:, margin : size - margin], "mean": mean, "std": std}
+    if margin:
+        batch |= {"before": audio[:, :margin], "after": audio[:, size - margin :]}
+        batch |= {"real_before": real_before, "real_after": real_after}
+    return batch

@@ -64,7 +64,7 @@ def run_steps(config, mesh: Mesh, steps: int, *, seed: int = 0):
         state = sharded_state(objective, optimizer, mesh, config.seed)
         train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed)
         for step in range(steps):
-            state, row = train_step(state, {}, plan.arrays(noise(plan.rows, samples, seed + step)))
+            state, row = train_step(state, (), plan.arrays(noise(plan.rows, samples, seed + step)))
             losses.append(float(row["train/loss"]))
     return state, np.array(losses), row
 

@@ -140,22 +140,19 @@ def test_weights_are_the_shares_of_clips(collections):
     assert from_first == pytest.approx(0.75, abs=0.01)
 
 
-def test_margins_are_real_audio_or_zeros_outside_the_valid_range(collections):
+def test_margins_are_the_audio_around_the_crop_or_zeros_outside_of_the_track(collections):
     margin = 400
     read = batches(collections[:1], 20, margin=margin)
     plain = batches(collections[:1], 20)
-    inner = read["audio"][..., margin:-margin]
-    np.testing.assert_array_equal(inner, plain["audio"])
+    np.testing.assert_array_equal(read["audio"], plain["audio"])
     pcm = list(TRACKS.values())
-    rows = zip(
-        read["audio"].reshape(-1, CROP + 2 * margin), read["valid_from"].flat, read["valid_to"].flat, strict=True
-    )
+    joined = np.concatenate([read["before"], read["audio"], read["after"]], axis=-1).reshape(-1, CROP + 2 * margin)
     cut_short = 0
-    for audio, first, last in rows:
+    for audio, before, after in zip(joined, read["real_before"].flat, read["real_after"].flat, strict=True):
         track, start = origin(audio[margin:-margin], TRACKS)
         padded = np.pad(pcm[track], margin)
         np.testing.assert_array_equal(audio, padded[start : start + CROP + 2 * margin])
-        assert first == max(0, margin - start)
-        assert last == min(len(audio), margin + len(pcm[track]) - start)
-        cut_short += last - first < len(audio)
+        assert before == min(margin, start)
+        assert after == min(margin, len(pcm[track]) - start - CROP)
+        cut_short += before + after < 2 * margin
     assert cut_short

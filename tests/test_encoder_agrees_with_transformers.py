@@ -183,7 +183,7 @@ def test_targets_are_the_mean_of_instance_normed_ffn_outputs(small):
     zero = np.zeros(1, np.float32)
     batch = {"audio": audio, "mean": zero, "std": zero + 1, "weight": zero + 1, "row": np.zeros(1, np.int32)}
     teacher = objective.init_teacher(params)
-    _, (_, sums) = jax.jit(objective.loss)(params, teacher, {}, batch, jax.random.key(0))
+    _, (_, sums) = jax.jit(objective.loss)(params, teacher, (), batch, jax.random.key(0))
     assert_layers_agree([sums["targets_per_frame"]], [(sum(normed) / 2)[0]], relative=5e-4)  # norms amplify rounding
 
 

@@ -83,7 +83,7 @@ def test_an_update_matches(average):
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def gradient(params, teacher, batch, key):
-        return jax.grad(lambda p: objective.loss(p, teacher, {}, batch, key)[0])(params)
+        return jax.grad(lambda p: objective.loss(p, teacher, (), batch, key)[0])(params)
 
     counted = compiled_flops(gradient, params, teacher, batch, key)
     assert 0.97 < counted / update_flops(objective, SAMPLES) < 1.06

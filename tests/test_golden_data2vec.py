@@ -5,21 +5,21 @@ gradients by about 1e-3 of each tensor's largest entry (golden/README.md). Forwa
 layer's largest value.
 """
 
-from types import SimpleNamespace
-
 import golden_reference
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_reference import (
+    assert_close,
+    assert_gradients_agree,
+    assert_parameters_agree,
+    encoder_config,
+    parameters,
+)
 
 from musicssl_jax.models.data2vec import Data2Vec, LossConfig, TargetConfig, TeacherConfig
-from musicssl_jax.models.encoder import EncoderConfig, hidden_states
+from musicssl_jax.models.encoder import hidden_states
 from musicssl_jax.models.masking import MaskConfig
-from musicssl_jax.parallel import make_mesh, path_name
-from musicssl_jax.training.optimizer import make_optimizer
-from musicssl_jax.training.state import TrainState
-from musicssl_jax.training.step import make_train_step
 
 FILES = golden_reference.files("data2vec")
 
@@ -27,26 +27,7 @@ FILES = golden_reference.files("data2vec")
 def objective_of(options: dict, clips: int) -> Data2Vec:
     """The objective that a reference file's options describe."""
     get = options.get
-    model = EncoderConfig(
-        conv_layers=golden_reference.conv_layers(options["conv_feature_layers"]),
-        conv_norm="layer" if get("extractor_mode", "layer_norm") == "layer_norm" else "group",
-        conv_bias=get("conv_bias", False),
-        width=options["encoder_embed_dim"],
-        ffn=options["encoder_ffn_embed_dim"],
-        heads=options["encoder_attention_heads"],
-        layers=options["encoder_layers"],
-        norm_first=get("layer_norm_first", False),
-        dropout=get("dropout", 0.0),
-        attention_dropout=get("attention_dropout", 0.0),
-        activation_dropout=get("activation_dropout", 0.0),
-        input_dropout=get("dropout_input", 0.0),
-        layer_drop=get("encoder_layerdrop", 0.0),
-        feature_grad_mult=get("feature_grad_mult", 1.0),
-        positional="stacked",
-        positional_kernel=options["conv_pos"],
-        positional_depth=options["pos_conv_depth"],
-        positional_groups=options["conv_pos_groups"],
-    )
+    model = encoder_config(options, positional="stacked", positional_depth=options["pos_conv_depth"])
     average = "blocks" if get("ema_layers_only", True) else "transformer"
     if not get("ema_transformer_only", True) and not get("ema_layers_only", True):
         average = "all"
@@ -71,24 +52,9 @@ def objective_of(options: dict, clips: int) -> Data2Vec:
     )
 
 
-def ours(reference, prefix):
-    return jax.tree.map(jnp.asarray, golden_reference.nested(golden_reference.ours(reference, prefix)))
-
-
 def teacher_of(reference, prefix, objective):
     root = "" if objective.teacher.average == "all" else "encoder."
-    tree = jax.tree.map(jnp.asarray, golden_reference.nested(golden_reference.ours(reference, prefix, root=root)))
-    return tree["encoder"]
-
-
-def named(tree) -> dict[str, np.ndarray]:
-    return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def assert_close(got, want, relative, what):
-    want = np.asarray(want)
-    worst = np.abs(np.asarray(got) - want).max()
-    assert worst <= relative * np.abs(want).max(), f"{what}: off by {worst}, largest {np.abs(want).max()}"
+    return parameters(reference, prefix, root=root)["encoder"]
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
@@ -100,47 +66,14 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def trained(case):
-    """(states after each step, metrics of each step) of the jitted train step on the reference's batches."""
     reference, options, objective = case
-    adam = options["adam"]
-    optimizer_config = SimpleNamespace(
-        name="adam_fairseq",
-        b1=adam["betas"][0],
-        b2=adam["betas"][1],
-        eps=adam["eps"],
-        weight_decay=adam["weight_decay"],
-        clip_norm=adam["clip_norm"],
-    )
-    rates = jnp.asarray(reference["lr"], jnp.float32)
-    schedule = lambda step: rates[step]  # noqa: E731
-    optimizer = make_optimizer(optimizer_config, schedule)
-    params = ours(reference, "student/")
-    state = TrainState(
-        jnp.zeros((), jnp.int32), params, teacher_of(reference, "teacher/", objective), optimizer.init(params)
-    )
-    mesh = make_mesh(1, 1)
-    states, metrics = [], []
-    with jax.set_mesh(mesh):
-        step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
-        clips = reference["source"].shape[1]
-        for source, mask in zip(reference["source"], reference["mask"], strict=True):
-            batch = {
-                "audio": source[None],
-                "mask": mask[None],
-                "mean": np.zeros((1, clips), np.float32),
-                "std": np.ones((1, clips), np.float32),
-                "weight": np.ones((1, clips), np.float32),
-                "row": np.arange(clips, dtype=np.int32)[None],
-            }
-            state, logged = step(jax.tree.map(jnp.copy, state), {}, jax.tree.map(jnp.asarray, batch))
-            states.append(jax.device_get(state))
-            metrics.append(jax.device_get(logged))
-    return states, metrics
+    teacher = teacher_of(reference, "teacher/", objective)
+    return golden_reference.train(objective, reference, options, teacher, lambda step: {})
 
 
 def test_golden_data2vec_features_agree(case):
     reference, _, objective = case
-    states = hidden_states(objective.encoder(ours(reference, "student/")), jnp.asarray(reference["source"][0]))
+    states = hidden_states(objective.encoder(parameters(reference, "student/")), jnp.asarray(reference["source"][0]))
     assert_close(states["conv"], reference["features/conv"], 1e-4, "conv")
     for i, (ffn, output) in enumerate(
         zip(reference["features/ffn_outputs"], reference["features/layer_outputs"], strict=True)
@@ -155,7 +88,7 @@ def test_golden_data2vec_padded_clips_agree(case):
     source, lengths = reference["source"][0].copy(), reference["padded/lengths"]
     for row, length in zip(source, lengths, strict=True):
         row[length:] = 0
-    encoder = objective.encoder(ours(reference, "student/"))
+    encoder = objective.encoder(parameters(reference, "student/"))
     states = hidden_states(encoder, jnp.asarray(source), jnp.asarray(lengths, jnp.int32))
     padding = reference["padded/frame_padding"]
     np.testing.assert_array_equal(states["padding"], padding)
@@ -165,7 +98,7 @@ def test_golden_data2vec_padded_clips_agree(case):
 
 def test_golden_data2vec_first_predictions_agree(case):
     reference, _, objective = case
-    student = objective.student(ours(reference, "student/"))
+    student = objective.student(parameters(reference, "student/"))
     encoder, mask = student.encoder, jnp.asarray(reference["mask"][0])
     frames = encoder.project(encoder.features(jnp.asarray(reference["source"][0])))
     embedded = encoder.transformer.embed(encoder.mask(frames, mask, None, None))
@@ -176,19 +109,7 @@ def test_golden_data2vec_first_predictions_agree(case):
 def test_golden_data2vec_first_gradients_agree(case, trained):
     reference, options, _ = case
     states, _ = trained
-    factor = 1.0
-    if options["adam"]["clip_norm"]:
-        factor = min(1.0, options["adam"]["clip_norm"] / (reference["grad_norm"][0] + 1e-6))
-    moments = next(s for s in states[0].opt_state if hasattr(s, "mean"))
-    got = named(jax.tree.map(lambda m: m / (1 - options["adam"]["betas"][0]), moments.mean))
-    want = golden_reference.ours(reference, "step0/grad/")
-    assert set(got) == set(want)
-    largest = max(np.abs(gradient).max() for gradient in want.values())
-    for name, gradient in want.items():
-        if name.endswith("attention/key/bias"):  # zero in exact arithmetic
-            assert np.abs(got[name]).max() < 1e-5 * largest
-        else:
-            assert_close(got[name], gradient * factor, 1e-3, name)
+    assert_gradients_agree(states, reference, options)
 
 
 def test_golden_data2vec_curves_agree(case, trained):
@@ -208,12 +129,5 @@ def test_golden_data2vec_curves_agree(case, trained):
 def test_golden_data2vec_final_student_and_teacher_agree(case, trained):
     reference, _, objective = case
     states, _ = trained
-    pairs = [
-        (named(states[-1].params), named(ours(reference, "final/student/"))),
-        (named(states[-1].teacher), named(teacher_of(reference, "final/teacher/", objective))),
-    ]
-    for got, want in pairs:
-        assert set(got) == set(want)
-        for name, value in want.items():
-            if not name.endswith("attention/key/bias"):  # rounding noise that Adam blows up
-                assert_close(got[name], value, 2e-3, name)
+    assert_parameters_agree(states[-1].params, parameters(reference, "final/student/"))
+    assert_parameters_agree(states[-1].teacher, teacher_of(reference, "final/teacher/", objective))

@@ -60,7 +60,7 @@ def test_masks_and_dropout_differ_from_step_to_step():
     batch = {name: values[0] for name, values in plan.arrays(noise(plan.rows, 16000, 0)).items()}
     params = objective.init(jax.random.key(0))
     teacher = objective.init_teacher(params)
-    loss = jax.jit(lambda batch, key: objective.loss(params, teacher, {}, batch, key)[0])
+    loss = jax.jit(lambda batch, key: objective.loss(params, teacher, (), batch, key)[0])
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in range(4)]
     assert len({float(loss(batch, key)) for key in keys}) == 4
     fixed = batch | {"mask": objective.example(batch, keys[0])[1]}  # dropout alone
@@ -80,7 +80,7 @@ def test_a_data_parallel_update_has_one_reduction_and_moves_nothing_else():
     with jax.set_mesh(mesh):
         state = abstract_state(objective, optimizer, mesh)
         step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
-        program = step.lower(state, {}, plan.arrays(noise(plan.rows, 16000, 0))).compile().as_text()
+        program = step.lower(state, (), plan.arrays(noise(plan.rows, 16000, 0))).compile().as_text()
     found = [line for line in program.splitlines() if COLLECTIVE.search(line)]
     assert len(found) == 1 and "all-reduce" in found[0], found
     assert "while/body" not in found[0]

@@ -18,7 +18,7 @@ from flax import nnx
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import Encoder, EncoderConfig, normalize, to_float
 from musicssl_jax.models.layers import Linear, standardize, uniform_fan_in
-from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, row_masks
+from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, masked_positions, row_masks
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 SPREAD_EPSILON = 1e-6  # inside the root of every monitored variance (reference)
@@ -123,7 +123,7 @@ class Data2Vec:
         self,
         params: dict,
         teacher: dict,
-        frozen: dict,
+        frozen: tuple,
         batch: dict[str, Array],
         key: Key[Array, ""],
         *,
@@ -254,13 +254,6 @@ class Data2Vec:
             "prediction/swap_gap": _swap_gap(sums) * self.loss_scale,
             "teacher/decay": self.decay(step + 1),
         }
-
-
-def masked_positions(mask: Bool[Array, "B T"], limit: int) -> tuple[Int[Array, "B M"], Float[Array, "B M"]]:
-    """Frame numbers of each row's masked frames in order, filled up to `limit`, and 1 where they are real."""
-    order = jnp.argsort(~mask, axis=1, stable=True)[:, :limit]
-    valid = jnp.arange(order.shape[1]) < mask.sum(1, keepdims=True)
-    return order, valid.astype(jnp.float32)
 
 
 def batch_standardize(x: Float[Array, "B T D"], weight: Float[Array, " B"]) -> Float[Array, "B T D"]:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from musicssl_jax.models.conv_encoder import ConvEncoder, ConvLayers, frame_count
 from musicssl_jax.models.layers import LayerNorm, Linear, dropout, fold_in, scale_gradient, uniform_fan_in
-from musicssl_jax.models.positional import StackedPositional
+from musicssl_jax.models.positional import StackedPositional, WeightNormPositional
 from musicssl_jax.models.transformer import Transformer
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
@@ -57,7 +57,11 @@ def make_positional(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Module:
             groups=config.positional_groups,
             rngs=rngs,
         )
-    raise ValueError(f"model.positional is {config.positional!r}; known: 'stacked'")
+    if config.positional == "weight_norm":
+        return WeightNormPositional(
+            config.width, kernel=config.positional_kernel, groups=config.positional_groups, rngs=rngs
+        )
+    raise ValueError(f"model.positional is {config.positional!r}; known: 'stacked', 'weight_norm'")
 
 
 class Encoder(nnx.Module):

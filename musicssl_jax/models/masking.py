@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from musicssl_jax.shapes import Array, Bool, Int, Key
+from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,13 @@ def row_masks(
         return mask
 
     return jax.vmap(one)(rows)
+
+
+def masked_positions(mask: Bool[Array, "B T"], limit: int) -> tuple[Int[Array, "B M"], Float[Array, "B M"]]:
+    """Frame numbers of each row's masked frames in order, filled up to `limit`, and 1 where they are real."""
+    order = jnp.argsort(~mask, axis=1, stable=True)[:, :limit]
+    valid = jnp.arange(order.shape[1]) < mask.sum(1, keepdims=True)
+    return order, valid.astype(jnp.float32)
 
 
 def channel_masks(

@@ -4,10 +4,12 @@ from typing import Any
 
 from musicssl_jax.models.data2vec import Data2Vec, LossConfig, TargetConfig, TeacherConfig
 from musicssl_jax.models.encoder import EncoderConfig
+from musicssl_jax.models.hubert import Hubert, PredictionConfig
 from musicssl_jax.models.masking import MaskConfig
+from musicssl_jax.targets.names import set_name, width_of
 
 
-def make_objective(config: Any) -> Data2Vec:
+def make_objective(config: Any) -> Data2Vec | Hubert:
     """The objective of `config.objective`; the config's groups are mappings with the fields of its parts.
 
     Raises ValueError when there is no such objective.
@@ -22,4 +24,15 @@ def make_objective(config: Any) -> Data2Vec:
             clips=config.batch.clips,
             normalize=config.data.normalize,
         )
-    raise ValueError(f"objective is {config.objective!r}; known: 'data2vec'")
+    if config.objective == "hubert":
+        return Hubert(
+            model=EncoderConfig(**config.model, dtype=config.precision),
+            mask=MaskConfig(**config.mask),
+            prediction=PredictionConfig(**config.prediction),
+            names=tuple(map(set_name, config.targets)),
+            classes=tuple(config.clusters),
+            clips=config.batch.clips,
+            normalize=config.data.normalize,
+            regressed=width_of(config.regression) if config.regression else 0,
+        )
+    raise ValueError(f"objective is {config.objective!r}; known: 'data2vec', 'hubert'")

@@ -1,5 +1,6 @@
 """Convolutional position embeddings: what is added to the frames before the transformer."""
 
+import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
@@ -38,3 +39,39 @@ class StackedPositional(nnx.Module):
             y = getattr(self, f"layer{i}")(x)[:, :frames]
             x = gelu(standardize(y, axis=-1).astype(x.dtype))
         return x
+
+
+class WeightNormConv(nnx.Module):
+    """Same-length grouped convolution whose kernel is direction / |direction| * gain, normed for each tap over all
+    channels: fairseq's weight norm over dim 2. The two are kept apart, as in the reference's checkpoints.
+
+    Initialisation: direction N(0, sqrt(4 / (kernel * width))), gain its norm, bias 0 (reference).
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int, *, rngs: nnx.Rngs):
+        self.groups = groups
+        init = nnx.initializers.normal((4 / (kernel * width)) ** 0.5)
+        self.kernel = nnx.Param(init(rngs.params(), (kernel, width // groups, width), jnp.float32))
+        self.gain = nnx.Param(_tap_norm(self.kernel[...]))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        direction = self.kernel[...]
+        kernel = direction * (self.gain[...] / _tap_norm(direction))
+        y = conv1d(x, kernel.astype(x.dtype), 1, kernel.shape[0] // 2, self.groups)
+        # An even kernel makes one frame too many; the reference drops the last.
+        return y[:, : x.shape[1]] + self.bias[...].astype(x.dtype)
+
+
+def _tap_norm(direction: Float[Array, "K I O"]) -> Float[Array, "K 1 1"]:
+    return jnp.sqrt(jnp.sum(jnp.square(direction), (1, 2), keepdims=True))
+
+
+class WeightNormPositional(nnx.Module):
+    """HuBERT's (and wav2vec 2.0's): one weight-normed convolution, 128 taps in the base model, and GELU."""
+
+    def __init__(self, width: int, *, kernel: int, groups: int, rngs: nnx.Rngs):
+        self.layer0 = WeightNormConv(width, kernel, groups, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return gelu(self.layer0(x))

@@ -33,7 +33,7 @@ class BatchPlan:
         def audio(name):
             return lambda rows: _take(crops[name], [place.get(row) for row in rows.tolist()])
 
-        columns = {name: audio(name) for name in ("audio", "mean", "std")}
+        columns = {name: audio(name) for name in crops}
         columns["row"] = lambda rows: rows
         columns["weight"] = lambda rows: (rows < self.clips).astype(np.float32)
         return {name: self._place(column) for name, column in columns.items()}

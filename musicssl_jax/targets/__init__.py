@@ -1,0 +1,1 @@
+"""What musicHuBERT predicts: front ends, codebooks, labels of crops."""

@@ -136,7 +136,7 @@ def drawn_masks(objective: Data2Vec, crops: Crops, seed: int, updates: int) -> l
     """The masks (B, T) that our step draws in its first updates."""
     batch = jax.tree.map(jnp.asarray, crops | {"row": np.arange(len(crops["audio"]))})
     keys = [jax.random.fold_in(jax.random.key(seed), number) for number in range(updates)]
-    return [np.array(objective.example(batch, key)[1]) for key in keys]
+    return [np.array(objective.example((), batch, key)["mask"]) for key in keys]
 
 
 def measure(sides: Sequence[Side], repeats: int) -> tuple[np.ndarray, np.ndarray]:

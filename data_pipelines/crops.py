@@ -19,10 +19,19 @@ Sampling = Literal["duration", "track"]
 Batch = dict[str, np.ndarray]
 
 
-class _Crop(NamedTuple):
-    """The crop that begins at sample `start` of track number `track` of collection number `source`."""
+class Crop(NamedTuple):
+    """The crop that begins at sample `start` of track number `track` of split number `source`."""
 
     source: int
+    track: int
+    start: int
+
+
+class Place(NamedTuple):
+    """The same, told by the `build_id` of the collection and the name of its split."""
+
+    collection: str
+    split: str
     track: int
     start: int
 
@@ -48,16 +57,15 @@ def crop_batches(
     rows: Sequence[int],
     first_step: int = 0,
     margin: int = 0,
+    annotate: Callable[[Sequence[Place]], Batch] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator[Batch]:
     """Endless iterator over the batches of steps `first_step`, `first_step + 1`, ...
 
     `.close()` ends its threads; it holds about `threads` + 1 batches (0 threads: it reads when asked).
 
-    A batch has the given `rows` of the step's `clips` crops: "audio" int16 (rows, crop_samples), and "mean" and
-    "std" float32 (rows,) of each crop's whole track, as a waveform in [-1, 1]. With a `margin`, also "before" and
-    "after" int16 (rows, margin), what the track has on both sides of the crop and zeros outside of it, and
-    "real_before" and "real_after" int32 (rows,), how many samples of these are the track's.
+    A batch has the given `rows` of the step's `clips` crops, as `read_crops` reads them, and what `annotate` has to
+    say of their places: more arrays (rows, ...) by name. It is called from several threads.
 
     Crops begin at multiples of `grid` samples of their track. An epoch of sampling "duration" visits tracks
     in proportion to their lengths and spreads a track's crops over it; one of "track" takes one crop of every
@@ -71,7 +79,13 @@ def crop_batches(
     order = _order(splits, weights, crop_samples, grid, sampling, seed)
 
     def batch(step: int) -> Batch:
-        return _read([order[step * clips + row] for row in rows], splits, crop_samples, margin)
+        crops = [order[step * clips + row] for row in rows]
+        read = read_crops(crops, splits, crop_samples, margin)
+        if annotate:
+            read |= annotate(
+                [Place(collections[crop.source].build_id, split, crop.track, crop.start) for crop in crops]
+            )
+        return read
 
     steps = grain.MapDataset.range(first_step, sys.maxsize).map(batch)
     return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)))
@@ -116,7 +130,7 @@ def _order(
     grid: int,
     sampling: Sampling,
     seed: int,
-) -> grain.MapDataset[_Crop]:
+) -> grain.MapDataset[Crop]:
     """Global example index -> crop."""
     layouts = [_layout(split.tracks.lengths, crop_samples, grid) for split in splits]
     epochs = [len(x.tracks) if sampling == "track" else int(x.ends[-1]) // crop_samples for x in layouts]
@@ -141,7 +155,7 @@ def _layout(lengths: np.ndarray, crop_samples: int, grid: int) -> _Layout:
 
 def _place(
     source: int, layout: _Layout, epoch: int, grid: int, sampling: Sampling
-) -> Callable[[int, np.random.Generator], _Crop]:
+) -> Callable[[int, np.random.Generator], Crop]:
     """(slot of an epoch, randomness) -> crop.
 
     By duration, the tracks laid end to end are divided into as many equal slots as crops fit; a slot's crop
@@ -150,7 +164,7 @@ def _place(
     tracks, ends, starts = layout
     slot_samples = ends[-1] / epoch
 
-    def place(slot: int, rng: np.random.Generator) -> _Crop:
+    def place(slot: int, rng: np.random.Generator) -> Crop:
         if sampling == "track":
             row, fraction = slot, rng.random()
         else:
@@ -158,12 +172,21 @@ def _place(
             row = int(np.searchsorted(ends, point, side="right"))
             begin = ends[row - 1] if row else 0.0
             fraction = (point - begin) / (ends[row] - begin)
-        return _Crop(source, int(tracks[row]), int(fraction * starts[row]) * grid)
+        return Crop(source, int(tracks[row]), int(fraction * starts[row]) * grid)
 
     return place
 
 
-def _read(crops: Sequence[_Crop], splits: Sequence[Split], crop_samples: int, margin: int) -> Batch:
+def read_crops(crops: Sequence[Crop], splits: Sequence[Split], crop_samples: int, margin: int) -> Batch:
+    """The audio of crops, and their tracks' statistics.
+
+    "audio" int16 (rows, crop_samples), and "mean" and "std" float32 (rows,) of each crop's whole track, as a waveform
+    in [-1, 1]. With a `margin`, also "before" and "after" int16 (rows, margin), what the track has on both sides of
+    the crop, and "real_before" and "real_after" int32 (rows,), how many samples of these are the track's. All is zeros
+    beyond the track; of a crop that itself reaches beyond its end, "real_after" is negative by as many samples.
+
+    Raises UserError for a damaged record.
+    """
     size = crop_samples + 2 * margin
     audio = np.empty((len(crops), size), np.int16)
     mean, std = np.empty((2, len(crops)), np.float32)

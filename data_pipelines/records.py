@@ -313,7 +313,7 @@ def _read_collection_json(folder: epath.Path) -> dict[str, Any]:
 def _open_split(folder: epath.Path, name: str, content: dict[str, Any]) -> Split:
     entry = content["splits"][name]
     shards = [Shard(**shard) for shard in entry["shards"]]
-    _check_sizes(folder, shards)
+    check_sizes(folder, shards, "copy it again or rebuild the collection")
     tracks = read_tracks(folder / f"tracks-{name}.npz")
     split = Split(folder, int(content["record_samples"]), shards, tracks)
     records = int((-(-tracks.lengths // split.record_samples)).sum())
@@ -325,7 +325,9 @@ def _open_split(folder: epath.Path, name: str, content: dict[str, Any]) -> Split
     return split
 
 
-def _check_sizes(folder: epath.Path, shards: Sequence[Shard]) -> None:
+def check_sizes(folder: epath.Path, shards: Sequence[Shard], remedy: str) -> None:
+    """UserError, which ends in the remedy: a shard is missing or has another size."""
+
     def size(shard: Shard) -> int | None:
         try:
             return (folder / shard.file).stat().length
@@ -336,11 +338,11 @@ def _check_sizes(folder: epath.Path, shards: Sequence[Shard]) -> None:
         sizes = list(pool.map(size, shards))
     for shard, found in zip(shards, sizes, strict=True):
         if found is None:
-            raise UserError(f"shard {folder / shard.file} is missing: copy it again or rebuild the collection")
+            raise UserError(f"shard {folder / shard.file} is missing: {remedy}")
         if found != shard.bytes:
             raise UserError(
                 f"shard {folder / shard.file} has {found} bytes instead of {shard.bytes}: it is truncated or "
-                "of another build; copy it again or rebuild the collection"
+                f"of another build; {remedy}"
             )
 
 

@@ -45,7 +45,7 @@ def load(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
     config = _get_variant(module, file, variant)
     for field, text in overrides:
         _override(config, field, text)
-    config.data.path = ",".join(os.path.expanduser(path) for path in config.data.path.split(","))
+    config.data.path = _expand(config.data.path)
     check(config)
     return config.lock(), rest
 
@@ -56,6 +56,10 @@ def read(source: str) -> ConfigDict:
     config = _get_variant(_import_file(_find(file)), file, variant)
     check(config)
     return config.lock()
+
+
+def _expand(paths: str) -> str:
+    return ",".join(os.path.expanduser(path) for path in paths.split(","))
 
 
 class RunFlags(NamedTuple):
@@ -162,7 +166,8 @@ def _override(config: ConfigDict, field: str, text: str) -> None:
         raise UserError(
             f"--config.{field}: a group of fields; one of them is --config.{field}.{next(iter(current))}=..."
         )
-    parse, expected = _SPELLINGS[type(current)]
+    named = isinstance(current, tuple) and current and isinstance(current[0], str)
+    parse, expected = (_parse_names, "names with commas between") if named else _SPELLINGS[type(current)]
     try:
         value = parse(text)
     except (ValueError, SyntaxError, KeyError):
@@ -174,6 +179,10 @@ def _override(config: ConfigDict, field: str, text: str) -> None:
 def _parse_tuple(text: str) -> tuple:
     value = ast.literal_eval(text)
     return _with_tuples(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _parse_float(text: str) -> float:

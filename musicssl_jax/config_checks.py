@@ -7,11 +7,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from musicssl_jax.errors import UserError
+from musicssl_jax.targets.names import FRONT_ENDS, parse_layer, set_name
 
 
 def check(config: ConfigDict) -> None:
     """UserError naming the field: its value makes no sense, alone or beside another field."""
-    for fields, holds, demand in _DEMANDS:
+    objectives = ("objective", *_one_of(*_DEMANDS_OF))
+    for fields, holds, demand in (objectives, *_DEMANDS, *_DEMANDS_OF.get(_value(config, "objective"), ())):
         for field in fields.split():
             value = _value(config, field)
             if not _satisfies(value, holds):
@@ -46,28 +48,25 @@ _SHARE = (lambda v: 0 <= v <= 1, "between 0 and 1")
 _BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 
 _DEMANDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("objective", *_one_of("data2vec")),
     ("precision", *_one_of("bfloat16", "float32")),
     ("data.sampling", *_one_of("duration", "track")),
     ("model.conv_norm", *_one_of("layer", "group")),
-    ("model.positional", *_one_of("stacked")),
-    ("teacher.average", *_one_of("blocks", "transformer", "all")),
+    ("model.positional", *_one_of("stacked", "weight_norm")),
     ("optimizer.name", *_one_of("adam_fairseq", "adamw")),
     ("schedule.name", *_one_of("tri_stage", "polynomial", "cosine")),
     ("steps log_every batch.clips batch.per_device mesh.fsdp", *_AT_LEAST_ONE),
     ("data.crop_grid data.sample_rate valid.every valid.batches", *_AT_LEAST_ONE),
     ("model.width model.ffn model.heads model.layers", *_AT_LEAST_ONE),
     ("model.positional_kernel model.positional_depth model.positional_groups", *_AT_LEAST_ONE),
-    ("mask.length mask.channel_length target.top_k teacher.steps_per_update", *_AT_LEAST_ONE),
+    ("mask.length mask.channel_length", *_AT_LEAST_ONE),
     ("checkpoint.every checkpoint.keep collapse.patience", *_AT_LEAST_ONE),
-    ("seed data.threads mask.min_masks mask.trim_group loss.beta loss.scale teacher.anneal_steps", *_NOT_NEGATIVE),
+    ("seed data.threads mask.min_masks mask.trim_group", *_NOT_NEGATIVE),
     ("model.feature_grad_mult optimizer.weight_decay optimizer.clip_norm", *_NOT_NEGATIVE),
     ("schedule.init_scale schedule.final_scale", *_NOT_NEGATIVE),
     ("checkpoint.keep_every checkpoint.keep_hours checkpoint.minutes", *_NOT_NEGATIVE),
-    ("collapse.target_spread collapse.prediction_spread collapse.swap_gap", *_NOT_NEGATIVE),
     ("data.crop_seconds optimizer.eps schedule.peak schedule.power", *_POSITIVE),
     ("mask.prob mask.dropout mask.channel_prob model.layer_drop", *_SHARE),
-    ("teacher.decay teacher.end_decay collapse.after collapse.positional_share", *_SHARE),
+    ("collapse.after", *_SHARE),
     ("schedule.warmup schedule.hold schedule.decay", *_SHARE),
     ("model.dropout model.attention_dropout model.activation_dropout model.input_dropout", *_BELOW_ONE),
     ("optimizer.b1 optimizer.b2", *_BELOW_ONE),
@@ -79,6 +78,32 @@ _DEMANDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "triples (channels, kernel, stride) of whole numbers above 0",
     ),
 )
+
+_DEMANDS_OF: dict[str, tuple[tuple[str, Callable[[Any], bool], str], ...]] = {
+    "data2vec": (
+        ("teacher.average", *_one_of("blocks", "transformer", "all")),
+        ("target.top_k teacher.steps_per_update", *_AT_LEAST_ONE),
+        ("loss.beta loss.scale teacher.anneal_steps", *_NOT_NEGATIVE),
+        ("collapse.target_spread collapse.prediction_spread collapse.swap_gap", *_NOT_NEGATIVE),
+        ("teacher.decay teacher.end_decay collapse.positional_share", *_SHARE),
+    ),
+    "hubert": (
+        ("targets", lambda v: v and all(map(_is_target, v)), f"names out of {', '.join(FRONT_ENDS)}, or layer:N@RUN"),
+        ("regression", *_one_of("", *FRONT_ENDS)),
+        ("clusters", lambda v: v and all(isinstance(k, int) and k >= 2 for k in v), "whole numbers, at least 2"),
+        ("codebook.batch_frames codebook.frames_per_crop codebook.initial_frames", *_AT_LEAST_ONE),
+        ("codebook.restarts codebook.patience codebook.max_batches prediction.width", *_AT_LEAST_ONE),
+        ("prediction.masked_weight prediction.unmasked_weight prediction.feature_penalty", *_NOT_NEGATIVE),
+        ("prediction.regression_weight", *_NOT_NEGATIVE),
+        ("prediction.temperature", *_POSITIVE),
+        ("codebook.reassignment_ratio collapse.used", *_SHARE),
+    ),
+}
+"""What only one objective asks."""
+
+
+def _is_target(target: Any) -> bool:
+    return target in FRONT_ENDS or parse_layer(target) is not None
 
 
 def _is_conv_layer(layer: Any) -> bool:
@@ -100,8 +125,8 @@ def _relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
             f"config.model.{field}={model[field]} does not divide config.model.width={model.width}",
         )
     yield (
-        config.target.top_k <= model.layers,
-        f"config.target.top_k={config.target.top_k} is more than config.model.layers={model.layers}",
+        model.positional == "stacked" or model.positional_depth == 1,
+        f"config.model.positional_depth={model.positional_depth}: {model.positional} is one convolution",
     )
     yield (
         config.mask.prob > 0 or config.mask.min_masks > 0,
@@ -112,12 +137,53 @@ def _relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
         schedule.name != "tri_stage" or abs(stages - 1) < 1e-6,
         f"config.schedule: warmup + hold + decay is {stages:.6g}, and a tri_stage schedule needs 1",
     )
+    yield from _data2vec_relations(config) if config.objective == "data2vec" else _hubert_relations(config)
     # Only here, so that other complaints need not wait for JAX to load.
     from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 
     crop = round(data.crop_seconds * data.sample_rate)
-    _, needed = hop_and_receptive_field(model.conv_layers)
+    hop, needed = hop_and_receptive_field(model.conv_layers)
     yield (
         crop >= needed,
         f"config.data.crop_seconds={data.crop_seconds}: {crop} samples, but a frame needs {needed}",
+    )
+    yield (
+        not config.get("labels") or data.crop_grid % hop == 0,
+        f"config.data.crop_grid={data.crop_grid}: precomputed labels are of crops that begin with a frame, at "
+        f"multiples of {hop} samples",
+    )
+
+
+def _data2vec_relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
+    yield (
+        config.target.top_k <= config.model.layers,
+        f"config.target.top_k={config.target.top_k} is more than config.model.layers={config.model.layers}",
+    )
+
+
+def _hubert_relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
+    targets, clusters = config.targets, config.clusters
+    yield (
+        len(targets) == len(clusters),
+        f"config.clusters has {len(clusters)} numbers for the {len(targets)} sets in config.targets",
+    )
+    names = [set_name(target) for target in targets]
+    yield len(set(names)) == len(names), f"config.targets={','.join(targets)}: two sets have the same name"
+    paths = config.codebooks.split(",") if config.codebooks else []
+    yield (
+        len(paths) in (0, len(targets)),
+        f"config.codebooks has {len(paths)} folders for the {len(targets)} sets in config.targets",
+    )
+    labels, music = config.labels.split(",") if config.labels else [], config.data.path.split(",")
+    yield (
+        len(labels) in (0, len(music)),
+        f"config.labels has {len(labels)} folders for {len(music)} paths in config.data.path",
+    )
+    weighed = config.prediction.masked_weight + config.prediction.unmasked_weight
+    yield weighed > 0, "config.prediction.masked_weight and unmasked_weight are both 0: there is nothing to learn"
+    most = max(clusters)
+    yield (
+        config.codebooks or most <= config.codebook.initial_frames,
+        f"config.clusters={most} is more than config.codebook.initial_frames={config.codebook.initial_frames}, the "
+        "frames that clusters start from",
     )

@@ -1,11 +1,12 @@
-"""The whole in minutes: trains a small encoder on synthetic music, then asks what its features know of other music.
+"""The whole in minutes: trains two small encoders on synthetic music, then asks what they know of other music.
 
     musicssl demo [--workdir=runs/demo]
 
-Trains with `configs/music2vec.py:demo` on musicbox tracks of one instrument family, and fits linear probes (pitch,
-instrument, key, tempo) on tracks of another seed and of the other family. Beside the trained encoder stand the same
-encoder before its first update, MFCC, log-mel and chroma. What the probes are (tasks, windows, penalties) was settled
-on tracks of TUNING_SEED; the table is of tracks that no choice has seen.
+Trains `configs/music2vec.py:demo` and `configs/musichubert.py:demo` on musicbox tracks of one instrument family, and
+fits linear probes (pitch, instrument, key, tempo) on tracks of another seed and of the other family. Beside the trained
+encoders stand the same encoders before their first update, the codes that musicHuBERT was trained to predict, MFCC,
+log-mel and chroma. What the probes are (tasks, windows, penalties) was settled on tracks of TUNING_SEED; the table is
+of tracks that no choice has seen.
 """
 
 import json
@@ -24,43 +25,58 @@ from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.encoder_io import FrozenEncoder, load_encoder
 from musicssl_jax.errors import DIVERGED, DONE, UserError
 from musicssl_jax.mir.baselines import BASELINES, Baseline, baseline_frames
+from musicssl_jax.mir.codes import bag_of_codes
 from musicssl_jax.mir.musicbox_probes import WINDOW_SECONDS, Frames, Representation, Track, probe_tracks
 from musicssl_jax.mir.probe_table import Table, draw_table, format_table, gain_lines, to_json
 from musicssl_jax.shapes import Float
 from musicssl_jax.training.metrics import read_metrics
 
-CONFIG = "configs/music2vec.py:demo"
+CONFIGS = {"music2vec": "configs/music2vec.py:demo", "musicHuBERT": "configs/musichubert.py:demo"}
 FAMILY: Family = "plucked"  # training music is of the other one
 TUNING_SEED, TABLE_SEED = 101, 202
 TRACKS, TRACK_SECONDS = 192, 10.0
-TRAINED, UNTRAINED = "trained", "step 0"
-# The last two of held-out clips: of one training batch they are mostly noise.
+CODES = "bag of codes"
+# What is shown of each run: of held-out clips where there is a choice, since of one training batch it is mostly noise.
 CURVES = {
-    "loss": "train/loss",
-    "validation loss": "valid/loss",
-    "swap gap": "valid/prediction/swap_gap",
-    "positional share": "valid/target/positional_share",
+    "music2vec": {
+        "loss": "train/loss",
+        "validation loss": "valid/loss",
+        "swap gap": "valid/prediction/swap_gap",
+        "positional share": "valid/target/positional_share",
+    },
+    "musicHuBERT": {
+        "loss": "train/loss",
+        "validation loss": "valid/loss",
+        **{
+            f"{label}, {name}": f"valid/{name}/{metric}"
+            for name in ("mfcc39", "cqt84")
+            for label, metric in (("accuracy", "accuracy"), ("copying", "copy_accuracy"))
+        },
+    },
 }
 NEGLIGIBLE_GAP = 0.01  # of the loss: where training's own watch would call it collapse
+
+Curves = dict[str, tuple[float, float]]
+"""What is shown -> (first, last value)."""
 
 
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
     workdir = Path(flags.workdir).expanduser()
     began = time.monotonic()
-    collapsed = train(workdir)
+    collapsed = [name for name in CONFIGS if train(name, workdir)]
     trained_in = time.monotonic() - began
     table = probe(workdir, flags.probe_seed)
-    curves = {name: _first_and_last(workdir, metric) for name, metric in CURVES.items()}
+    curves = {name: _curves(workdir / name, CURVES[name]) for name in CONFIGS}
     results = {"probe_seed": flags.probe_seed, "collapsed": collapsed, "curves": curves, "probes": to_json(table)}
     (workdir / "probes.json").write_text(json.dumps(results, indent=2))
     draw_table(table, workdir / "probes.png", "Linear probes of frozen features, 95% intervals by track")
     print(screen(workdir, table, curves, collapsed, trained_in, time.monotonic() - began))
 
 
-def train(workdir: Path) -> bool:
+def train(name: str, workdir: Path) -> bool:
     """Runs the training command, as a user would. Returns whether the run stopped itself (collapse, no number)."""
-    command = [sys.executable, "-m", "musicssl_jax.train", f"--config={CONFIG}", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "musicssl_jax.train", f"--config={CONFIGS[name]}", f"--workdir={workdir / name}"]
     print("$ python", *command[1:], flush=True)
     code = subprocess.run(command, check=False).returncode
     if code not in (DONE, DIVERGED):
@@ -69,15 +85,24 @@ def train(workdir: Path) -> bool:
 
 
 def probe(workdir: Path, seed: int) -> Table:
-    """Probes the run's encoder and what stands beside it on the musicbox tracks of `seed`."""
-    encoders = {TRAINED: load_encoder(str(workdir)), UNTRAINED: load_encoder(f"random:{CONFIG}")}
-    sample_rate, hop = encoders[TRAINED].sample_rate, encoders[TRAINED].hop
+    """Probes the runs' encoders and what stands beside them on the musicbox tracks of `seed`."""
+    encoders = {}
+    for name, config in CONFIGS.items():
+        encoders[name] = load_encoder(str(workdir / name))
+        encoders[untrained(name)] = load_encoder(f"random:{config}")
+    sample_rate, hop = encoders["music2vec"].sample_rate, encoders["music2vec"].hop
     representations: dict[str, Representation] = {
         name: partial(encoder_frames, encoder) for name, encoder in encoders.items()
     }
+    representations[CODES] = bag_of_codes(workdir / "musicHuBERT")
     for name in BASELINES:
         representations[name] = partial(as_one_layer, name, sample_rate, hop)
     return probe_tracks(tracks(seed, sample_rate), representations)
+
+
+def untrained(name: str) -> str:
+    """What the encoder before its first update is called."""
+    return f"{name}, step 0"
 
 
 def tracks(seed: int, sample_rate: int) -> Iterator[Track]:
@@ -101,8 +126,8 @@ def as_one_layer(name: Baseline, sample_rate: int, hop: int, waveform: Float[np.
 def screen(
     workdir: Path,
     table: Table,
-    curves: dict[str, tuple[float, float]],
-    collapsed: bool,
+    curves: dict[str, Curves],
+    collapsed: list[str],
     trained_in: float,
     seconds: float,
 ) -> str:
@@ -110,23 +135,27 @@ def screen(
     return "\n".join(
         [
             "",
-            f"music2vec demo: trained in {trained_in:.0f} s, {seconds:.0f} s in all",
-            *(["THE RUN STOPPED ITSELF: see its message above and the report"] if collapsed else []),
-            *(f"  {name:17} {first:.3f} -> {last:.3f}" for name, (first, last) in curves.items()),
-            *swap_gap_lines(*(curves[name][1] for name in ("swap gap", "validation loss"))),
+            f"demo: trained in {trained_in:.0f} s, {seconds:.0f} s in all",
+            *(f"{name} STOPPED ITSELF: see its message above and its report" for name in collapsed),
+            *(line for name in CONFIGS for line in _curve_lines(name, curves[name])),
+            *swap_gap_lines(*(curves["music2vec"][name][1] for name in ("swap gap", "validation loss"))),
             "",
             f"Linear probes on {TRACKS} synthetic tracks of instruments that training never heard: test score and 95%",
             "interval by track (accuracy; for tempo R²). Pitch and instrument are of single notes.",
             "",
             format_table(table),
             "",
-            *gain_lines(table, TRAINED, UNTRAINED),
+            *(line for name in CONFIGS for line in gain_lines(table, name, untrained(name))),
             "",
-            f"report      {workdir / 'report.html'}",
-            f"checkpoint  {workdir / 'checkpoints'}",
-            f"probes      {workdir / 'probes.json'}, {workdir / 'probes.png'}",
+            *(f"{name:12} {workdir / name / 'report.html'}, {workdir / name / 'checkpoints'}" for name in CONFIGS),
+            f"{'probes':12} {workdir / 'probes.json'}, {workdir / 'probes.png'}",
         ]
     )
+
+
+def _curve_lines(name: str, curves: Curves) -> list[str]:
+    shown = [f"{label} {first:.3f} -> {last:.3f}" for label, (first, last) in curves.items()]
+    return [f"  {name:11} {' · '.join(shown[:3])}", *([f"  {'':11} {' · '.join(shown[3:])}"] if shown[3:] else [])]
 
 
 def swap_gap_lines(gap: float, loss: float) -> list[str]:
@@ -134,13 +163,13 @@ def swap_gap_lines(gap: float, loss: float) -> list[str]:
     if gap > NEGLIGIBLE_GAP * loss:
         return []
     return [
-        "  The swap gap is nothing: what the loss lost is what all clips share, no clip is predicted by its own sound."
+        "  music2vec's swap gap is nothing: what its loss lost is what all clips share, none is predicted by its own.",
     ]
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="musicssl demo", description="Trains on synthetic music and probes the result.")
-    parser.add_argument("--workdir", default="runs/demo", help="folder of the run (default %(default)s)")
+    parser.add_argument("--workdir", default="runs/demo", help="folder of the runs (default %(default)s)")
     parser.add_argument(
         "--probe_seed",
         type=int,
@@ -150,9 +179,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _first_and_last(workdir: Path, metric: str) -> tuple[float, float]:
-    _, values = read_metrics(workdir / "metrics.jsonl")[metric]
-    return float(values[0]), float(values[-1])
+def _curves(run: Path, metrics: dict[str, str]) -> Curves:
+    """First and last value of what is shown."""
+    logged = read_metrics(run / "metrics.jsonl")
+    return {label: (float(logged[metric][1][0]), float(logged[metric][1][-1])) for label, metric in metrics.items()}
 
 
 if __name__ == "__main__":

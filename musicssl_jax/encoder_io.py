@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from musicssl_jax import config as configs
+from musicssl_jax.errors import UserError
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 from musicssl_jax.models.encoder import hidden_states, normalize, to_float
 from musicssl_jax.models.objective import make_objective
@@ -119,6 +120,8 @@ def load_encoder(path: str, *, weights: Weights = "student") -> FrozenEncoder:
     config = configs.from_json(json.dumps(meta["config"]))
     params = state["params"]
     if weights == "teacher":
+        if "teacher" not in state:
+            raise UserError(f"{path} is a run without a teacher: ask for the student's weights")
         params = {**params, "encoder": {**params["encoder"], **state["teacher"]}}
     return frozen_encoder(config, make_objective(config), params, name=str(found))
 

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import EncoderConfig
-from musicssl_jax.models.masking import masked_limit
 
 # Dense peaks in TFLOP/s by the start of JAX's device kind: (bfloat16, float32 at full precision).
 PEAKS: Mapping[str, tuple[float, float]] = {
@@ -57,17 +56,8 @@ def encoder_flops(model: EncoderConfig, samples: int) -> int:
 
 
 def update_flops(objective, samples: int) -> float:
-    """One update: three times the student's forward pass (forward and backward) plus the teacher's.
-
-    The teacher shares the student's frames; only one that averages "all" runs its own conv stack.
-    """
-    model = objective.model
-    frames = frame_count(samples, model.conv_layers)
-    head = 2 * masked_limit(frames, objective.mask) * model.width**2
-    teacher = transformer_flops(model, frames)
-    if objective.teacher.average == "all":
-        teacher = encoder_flops(model, samples)
-    return float(objective.clips) * (3 * (encoder_flops(model, samples) + head) + teacher)
+    """One update of clips of `samples`; front ends and optimizer are left out."""
+    return float(objective.clips) * objective.clip_flops(samples)
 
 
 def peak_flops(device: jax.Device, precision: str) -> float:

@@ -25,7 +25,7 @@ PARTITION_RULES: Rules = (
     (r"conv_encoder/layer\d+/kernel", P(None, None, "fsdp")),
     (r"encoder/projection/kernel", P(None, "fsdp")),
     (r"head/kernel", P(None, "fsdp")),
-    (r"(bias|scale|gain|mask_embedding|label_embeddings)$", P()),
+    (r"(bias|scale|gain|mask_embedding|label_embeddings|regression/kernel)$", P()),
 )
 
 BATCH_SPEC = P(None, ("data", "fsdp"))

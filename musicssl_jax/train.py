@@ -55,6 +55,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     """
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
+    from musicssl_jax.targets.open_targets import open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
     from musicssl_jax.training.metrics import open_metrics
@@ -65,6 +66,8 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 
     # What to train, on which devices, from which data.
     workdir = Path(workdir)
+    lead = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     jax.set_mesh(mesh)
     objective = make_objective(config)
@@ -75,23 +78,22 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     samples = round(config.data.crop_seconds * config.data.sample_rate)
     left_out = tracks_left_out(collections, "train", samples)
 
-    # The state: from the newest checkpoint, or fresh.
     make_run_folder(workdir)
+    targets = open_targets(config, workdir, collections, mesh, say)
+
+    # The state: from the newest checkpoint, or fresh.
     checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
-    meta = run_meta(config, collections)
+    meta = run_meta(config, collections, targets.ids)
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
     if restored is None:
         state = sharded_state(objective, optimizer, mesh, config.seed)
     else:
         state, saved = restored
         check_resumable(saved, meta, allow_change)
-    frozen: dict = {}
     first = int(state.step)
     if first == config.steps:
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
         return
-    lead = jax.process_index() == 0
-    say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
     if lead:
         save_config(workdir, to_json(config))
 
@@ -105,6 +107,8 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     crops = {
         "weights": config.data.weights,
         "crop_samples": samples,
+        "margin": targets.margin,
+        "annotate": targets.read_labels,
         "grid": config.data.crop_grid,
         "sampling": config.data.sampling,
         "seed": config.seed,
@@ -126,7 +130,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     diagnose = make_diagnose(objective)
 
     metrics = open_metrics(workdir, resumed_step=first, config=config)
-    watch = CollapseWatch(config.collapse, config.steps)
+    watch = CollapseWatch(config.collapse, config.steps, config.objective)
     stopwatch = Stopwatch(config, first, update_flops(objective, samples), peak)
 
     def log(step, row):
@@ -154,7 +158,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
         with contextlib.closing(crop_batches(validation, split="valid", **crops)) as clips:
             for number in range(config.valid.batches):
                 batch = plan.arrays(next(clips))
-                rows.append(jax.device_get(valid_step(state, frozen, batch, number)))
+                rows.append(jax.device_get(valid_step(state, targets.sets, batch, number)))
         means = {f"valid/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
         metrics.write(step, means | jax.device_get(diagnose(state.params, batch)))
 
@@ -168,14 +172,14 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
         with stopwatch.paused():
             first_batch = plan.arrays(next(batches))
             if lead:
-                save_example(workdir, objective, first_batch, first, config)
-            train_step = train_step.lower(state, frozen, first_batch).compile()
+                save_example(workdir, objective, targets.sets, first_batch, first, config)
+            train_step = train_step.lower(state, targets.sets, first_batch).compile()
         say(f"compiled in {stopwatch.seconds():.0f} s")
         pending: tuple = ()
         try:
             for step in range(first + 1, config.steps + 1):
                 batch = first_batch if step == first + 1 else plan.arrays(next(batches))
-                state, row = train_step(state, frozen, batch)
+                state, row = train_step(state, targets.sets, batch)
                 if pending:
                     log(*pending)
                 pending = (step, row)

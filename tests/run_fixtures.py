@@ -47,6 +47,26 @@ def flags(data: Path | str, **overrides) -> list[str]:
     return ["--config=configs/music2vec.py:demo", *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
+HUBERT = {name: value for name, value in TINY.items() if not name.startswith(("target.", "model.positional"))} | {
+    "model.positional_kernel": 8,
+    "model.positional_groups": 8,
+    "targets": "mfcc39,cqt84",
+    "clusters": (12, 6),
+    "codebook.batch_frames": 400,
+    "codebook.frames_per_crop": 25,
+    "codebook.initial_frames": 400,
+    "codebook.restarts": 2,
+    "codebook.max_batches": 4,
+    "prediction.width": 16,
+}
+
+
+def hubert_flags(data: Path | str, **overrides) -> list[str]:
+    """Command line of a tiny musicHuBERT run."""
+    fields = HUBERT | {"data.path": str(data)} | {name.replace("__", "."): v for name, v in overrides.items()}
+    return ["--config=configs/musichubert.py:demo", *(f"--config.{name}={value}" for name, value in fields.items())]
+
+
 def tiny_config(data: Path | str = "unused", **overrides):
     """The resolved config of a tiny run."""
     return load(flags(data, **overrides))[0]

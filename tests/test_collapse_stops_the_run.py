@@ -33,7 +33,7 @@ SIGNS = {
 def watch(**collapse):
     fields = {"stop": True, "after": 0.1, "patience": 3} | collapse
     config = tiny_config(**{f"collapse__{name}": value for name, value in fields.items()})
-    return CollapseWatch(config.collapse, steps=1000)
+    return CollapseWatch(config.collapse, steps=1000, objective="data2vec")
 
 
 def verdicts(watch, rows, first=100):

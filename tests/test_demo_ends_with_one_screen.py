@@ -10,27 +10,35 @@ import pytest
 from musicssl_jax.demo import swap_gap_lines
 
 TASKS = ["pitch (25)", "instrument (6)", "key (12)", "tempo (R²)"]
-ROWS = ["trained", "step 0", "MFCC", "log-mel", "chroma", "chance"]
+MODELS = ["music2vec", "musicHuBERT"]
+TRAINED = [name for model in MODELS for name in (model, f"{model}, step 0")]
+ROWS = [*TRAINED, "bag of codes", "MFCC", "log-mel", "chroma", "chance"]
 
 
 @pytest.mark.long
-def test_the_demo_trains_probes_and_reports(tmp_path):
+def test_the_demo_trains_both_models_probes_and_reports(tmp_path):
     command = [sys.executable, "-m", "musicssl_jax.demo", f"--workdir={tmp_path / 'run'}"]
     # As a user runs it: not with the cheaply compiled programs of the other tests.
     environment = os.environ | {"MUSICSSL_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    screen = done.stdout[done.stdout.index("music2vec demo:") :].splitlines()
+    screen = done.stdout[done.stdout.index("demo: trained") :].splitlines()
     assert len(screen) <= 40 and all(len(line) <= 120 for line in screen if str(tmp_path) not in line)
-    assert [line.split("  ")[0] for line in screen if line.split("  ")[0] in ROWS] == ROWS
+    header = next(i for i, line in enumerate(screen) if line.split()[:2] == TASKS[0].split())
+    assert [line.split("  ")[0] for line in screen[header + 1 : header + 1 + len(ROWS)]] == ROWS
     for task in TASKS:
-        [verdict] = [line for line in screen if line.startswith(f"{task}: ")]
-        assert "over step 0" in verdict or "worse than step 0" in verdict
-    for file in ("report.html", "checkpoints", "probes.json", "probes.png"):
+        verdicts = [line for line in screen if line.startswith(f"{task}: ")]
+        for model, verdict in zip(MODELS, verdicts, strict=True):
+            assert f"over {model}, step 0" in verdict or f"worse than {model}, step 0" in verdict
+    files = [f"{model}/{file}" for model in MODELS for file in ("report.html", "checkpoints")]
+    for file in (*files, "probes.json", "probes.png"):
         assert (tmp_path / "run" / file).exists() and any(file in line for line in screen)
     results = json.loads((tmp_path / "run" / "probes.json").read_text())
     assert list(results["probes"]) == TASKS and list(results["probes"]["pitch (25)"]) == ROWS
-    assert results["curves"]["loss"][1] < results["curves"]["loss"][0] and not results["collapsed"]
+    for model in MODELS:
+        first, last = results["curves"][model]["loss"]
+        assert last < first
+    assert not results["collapsed"]
     # The probes can tell: what these features are made for is found in them.
     probes = results["probes"]
     assert probes["instrument (6)"]["MFCC"]["interval"][0] > probes["instrument (6)"]["chance"]["interval"][1]

@@ -63,7 +63,7 @@ def test_masks_and_dropout_differ_from_step_to_step():
     loss = jax.jit(lambda batch, key: objective.loss(params, teacher, (), batch, key)[0])
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in range(4)]
     assert len({float(loss(batch, key)) for key in keys}) == 4
-    fixed = batch | {"mask": objective.example(batch, keys[0])[1]}  # dropout alone
+    fixed = batch | {"mask": objective.example((), batch, keys[0])["mask"]}  # dropout alone
     assert len({float(loss(fixed, key)) for key in keys}) == 4
     assert float(loss(batch, keys[0])) == float(loss(batch, keys[0]))
 

@@ -67,7 +67,7 @@ def draw_table(table: Table, path: Path, title: str) -> None:
         scores = np.array([results[name].score for name in rows])
         intervals = np.array([results[name].interval for name in rows]).T
         errors = np.abs(intervals - scores)
-        colours = ["tab:blue"] + ["tab:grey"] * (len(rows) - 1)
+        colours = ["tab:blue" if f"{name}, step 0" in rows else "tab:grey" for name in rows]
         panel.bar(rows, scores, yerr=errors, capsize=3, color=colours)
         panel.axhline(results[chance].score, color="black", linestyle="--", linewidth=1, label=chance)
         panel.set_title(task, fontsize=10)

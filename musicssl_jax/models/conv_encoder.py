@@ -6,7 +6,7 @@ from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
 from musicssl_jax.models.layers import LayerNorm, gelu, standardize
-from musicssl_jax.shapes import Array, Float
+from musicssl_jax.shapes import Array, Bool, Float, Int
 
 ConvLayers = tuple[tuple[int, int, int], ...]
 """(channels, kernel, stride) of each layer."""
@@ -38,8 +38,10 @@ class ChannelNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
-        return (standardize(x, axis=1) * self.scale[...] + self.bias[...]).astype(x.dtype)
+    def __call__(self, x: Float[Array, "B T C"], real: Bool[Array, "B T"] | None = None) -> Float[Array, "B T C"]:
+        """`real`: the frames that the statistics are of, which padding does not change then; None: all of them."""
+        where = None if real is None else real[..., None]
+        return (standardize(x, axis=1, where=where) * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 class ConvLayer(nnx.Module):
@@ -51,10 +53,14 @@ class ConvLayer(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels)) if bias else None
         self.norm = norm
 
-    def __call__(self, x: Float[Array, "B N I"], stride: int) -> Float[Array, "B T C"]:
+    def __call__(
+        self, x: Float[Array, "B N I"], stride: int, real: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B T C"]:
         x = conv1d(x, self.kernel[...].astype(x.dtype), stride)
         if self.bias is not None:
             x = x + self.bias[...].astype(x.dtype)
+        if isinstance(self.norm, ChannelNorm):
+            return gelu(self.norm(x, real))
         return gelu(x if self.norm is None else self.norm(x))
 
 
@@ -63,7 +69,7 @@ class ConvEncoder(nnx.Module):
     over time after the first layer only (HuBERT base)."""
 
     def __init__(self, conv_layers: ConvLayers, *, norm: str, bias: bool, rngs: nnx.Rngs):
-        self.strides = tuple(stride for _, _, stride in conv_layers)
+        self.conv_layers = conv_layers
         inputs = 1
         for i, (channels, kernel, _) in enumerate(conv_layers):
             layer_norm = LayerNorm(channels) if norm == "layer" else ChannelNorm(channels) if i == 0 else None
@@ -71,8 +77,13 @@ class ConvEncoder(nnx.Module):
             setattr(self, f"layer{i}", layer)
             inputs = channels
 
-    def __call__(self, waveform: Float[Array, "B N"]) -> Float[Array, "B T C"]:
+    def __call__(self, waveform: Float[Array, "B N"], lengths: Int[Array, " B"] | None = None) -> Float[Array, "B T C"]:
+        """`lengths`: samples of each row that are audio, if not all are."""
         x = waveform[..., None]
-        for i, stride in enumerate(self.strides):
-            x = getattr(self, f"layer{i}")(x, stride)
+        real = None
+        if lengths is not None:
+            first = self.conv_layers[:1]
+            real = jnp.arange(frame_count(waveform.shape[1], first)) < frame_count(lengths, first)[:, None]
+        for i, (_, _, stride) in enumerate(self.conv_layers):
+            x = getattr(self, f"layer{i}")(x, stride, real if i == 0 else None)
         return x

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from musicssl_jax.flops import encoder_flops, transformer_flops
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import Encoder, EncoderConfig, normalize, to_float
 from musicssl_jax.models.layers import Linear, standardize, uniform_fan_in
@@ -165,12 +166,13 @@ class Data2Vec:
             return normalize(batch["audio"], batch["mean"], batch["std"])
         return to_float(batch["audio"])
 
-    def example(self, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, "B N"], Bool[Array, "B T"]]:
-        """(waveform, mask) of some rows as `loss` sees them under the same key."""
+    def example(self, frozen: tuple, batch: dict[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+        """waveform (B, N) and mask (B, T) of some rows as `loss` sees them under the same key."""
+        del frozen
         mask_key = jax.random.split(key, 4)[0]
         waveform = self.waveform(batch)
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
-        return waveform, self._mask(batch, mask_key, frames)[0]
+        return {"waveform": waveform, "mask": self._mask(batch, mask_key, frames)[0]}
 
     def _mask(self, batch: dict, key: Key[Array, ""], frames: int) -> tuple[Bool[Array, "B T"], int]:
         """The rows' masks, and the most frames that any of them masks."""
@@ -233,6 +235,18 @@ class Data2Vec:
             quadratic = 0.5 * jnp.square(distance) / beta
             error = jnp.where(distance < beta, quadratic, distance - 0.5 * beta)
         return error.sum(-1) * self.loss_scale
+
+    def clip_flops(self, samples: int) -> int:
+        """Of a clip in an update: three times the student's forward pass (forward and backward) plus the teacher's.
+
+        The teacher shares the student's frames; only one that averages "all" runs its own conv stack.
+        """
+        frames = frame_count(samples, self.model.conv_layers)
+        head = 2 * masked_limit(frames, self.mask) * self.model.width**2
+        teacher = transformer_flops(self.model, frames)
+        if self.teacher.average == "all":
+            teacher = encoder_flops(self.model, samples)
+        return 3 * (encoder_flops(self.model, samples) + head) + teacher
 
     def metrics(self, sums: dict, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
         """What is logged beside the loss, from the sums over the global batch. `step`: updates done before.

@@ -76,9 +76,9 @@ class Encoder(nnx.Module):
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (config.width,)))
         self.transformer = Transformer(config, make_positional(config, rngs), rngs=rngs)
 
-    def features(self, waveform: Float[Array, "B N"]) -> Float[Array, "B T C"]:
+    def features(self, waveform: Float[Array, "B N"], lengths: Int[Array, " B"] | None = None) -> Float[Array, "B T C"]:
         """Output of the conv stack, its gradient scaled by `feature_grad_mult`."""
-        features = self.conv_encoder(waveform.astype(self.config.dtype))
+        features = self.conv_encoder(waveform.astype(self.config.dtype), lengths)
         return scale_gradient(features, self.config.feature_grad_mult)
 
     def project(self, features: Float[Array, "B T C"]) -> Float[Array, "B T D"]:
@@ -133,7 +133,7 @@ def hidden_states(
     norm, then every block's output; ffn (L, B, T, D): FFN outputs; last (B, T, D); padding (B, T) or None.
     `lengths` (B,): samples of each row that are audio; frames beyond are hidden from attention.
     """
-    conv = encoder.features(waveform)
+    conv = encoder.features(waveform, lengths)
     frames = conv.shape[1]
     padding = None if lengths is None else frame_padding(lengths, frames, encoder.config.conv_layers)
     projected = encoder.project(conv)

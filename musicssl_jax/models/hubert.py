@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from musicssl_jax.flops import encoder_flops
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.encoder import Encoder, EncoderConfig, linear_from, normalize, to_float
 from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, masked_positions, row_masks
@@ -149,7 +150,8 @@ class Hubert:
         x, _ = encoder.transformer.encode(x, keys=keys, layer_key=layer_key if train else None)
 
         real = (batch["weight"] > 0)[:, None]
-        weight, loss, sums = jnp.zeros(()), jnp.zeros(()), {}
+        weight, loss = jnp.zeros(()), jnp.zeros(())
+        sums: dict[str, Any] = {}
         for kind, frames_of_kind, share, most in self._kinds(mask, limit):
             where, valid = masked_positions(frames_of_kind & real, most)
             chosen = jnp.take_along_axis(x, where[..., None], axis=1)
@@ -165,7 +167,7 @@ class Hubert:
             }
             if kind == "masked":
                 sums |= self._masked_sums(mask & real, labels, where, valid, correct)
-        if self.regressed:
+        if student.regression is not None:
             where, valid = masked_positions(mask & real, limit)
             wanted = jnp.take_along_axis(frozen[-1].features(batch), where[..., None], axis=1)
             given = student.regression(jnp.take_along_axis(x, where[..., None], axis=1)).astype(jnp.float32)
@@ -184,12 +186,13 @@ class Hubert:
             return normalize(batch["audio"], batch["mean"], batch["std"])
         return to_float(batch["audio"])
 
-    def example(self, batch: dict[str, Array], key: Key[Array, ""]) -> tuple[Float[Array, "B N"], Bool[Array, "B T"]]:
-        """(waveform, mask) of some rows as `loss` sees them under the same key."""
+    def example(self, frozen: tuple, batch: dict[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+        """waveform (B, N), mask (B, T) and labels (B, T, sets) of some rows as `loss` sees them under the same key."""
         mask_key = jax.random.split(key, 4)[0]
         waveform = self.waveform(batch)
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
-        return waveform, self._mask(batch, mask_key, frames)[0]
+        mask, _ = self._mask(batch, mask_key, frames)
+        return {"waveform": waveform, "mask": mask, "labels": self._labels(frozen, batch)}
 
     def _labels(self, frozen: tuple[TargetSet, ...], batch: dict) -> Int[Array, "B T S"]:
         if "labels" in batch:
@@ -261,6 +264,14 @@ class Hubert:
             "correct_at_distance": jnp.einsum("bmd,bms->sd", at_distance, correct),
             "histograms": tuple(histograms),
         }
+
+    def clip_flops(self, samples: int) -> int:
+        """Of a clip in an update: three times the forward pass (forward and backward)."""
+        frames = frame_count(samples, self.model.conv_layers)
+        projections = len(self.classes) if self.prediction.untied else 1
+        frame = self.model.width * (projections * self.prediction.width + self.regressed)
+        frame += sum(self.classes) * self.prediction.width
+        return 3 * (encoder_flops(self.model, samples) + 2 * masked_limit(frames, self.mask) * frame)
 
     def metrics(self, sums: dict, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
         """What is logged beside the loss, from the sums over the global batch.

@@ -50,11 +50,17 @@ class LayerNorm(nnx.Module):
         return (standardize(x, axis=-1) * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
-def standardize(x: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:
-    """(x - mean) / sqrt(biased variance + 1e-5) along `axis`, in float32: every norm of the reference."""
+def standardize(
+    x: Float[Array, "..."], axis: int | tuple[int, ...], where: Bool[Array, "..."] | None = None
+) -> Float[Array, "..."]:
+    """(x - mean) / sqrt(biased variance + 1e-5) along `axis`, in float32: every norm of the reference.
+
+    `where`: the elements that mean and variance are of; None: all of them.
+    """
     x = x.astype(jnp.float32)
-    centred = x - x.mean(axis, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis, keepdims=True) + NORM_EPSILON)
+    centred = x - x.mean(axis, keepdims=True, where=where)
+    variance = jnp.mean(jnp.square(centred), axis, keepdims=True, where=where)
+    return centred * jax.lax.rsqrt(variance + NORM_EPSILON)
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -3,24 +3,20 @@
 import re
 from typing import NamedTuple
 
-LAYER = "layer:"
+FRONT_ENDS = ("mfcc39", "mfcc60", "logmel229", "chroma12", "chroma24", "cqt84", "cqt336")
 
 
 class LayerTarget(NamedTuple):
-    """Hidden state number `layer` (0: the blocks' input) of the encoder at `checkpoint`."""
+    """The output of block number `layer`, from 1, of the encoder at `checkpoint`."""
 
     layer: int
     checkpoint: str
 
 
 def parse_layer(target: str) -> LayerTarget | None:
-    """What `layer:N@RUN` names; None for the name of a front end. ValueError: neither."""
-    if not target.startswith(LAYER):
-        return None
-    found = re.fullmatch(r"layer:(\d+)@(.+)", target)
-    if not found:
-        raise ValueError(f"{target!r} is not of the form layer:N@RUN")
-    return LayerTarget(int(found[1]), found[2])
+    """What `layer:N@RUN` names; None for anything else."""
+    found = re.fullmatch(r"layer:(\d+)@(.*)", target)
+    return LayerTarget(int(found[1]), found[2]) if found else None
 
 
 def set_name(target: str) -> str:

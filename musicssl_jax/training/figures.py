@@ -1,7 +1,7 @@
 """Pictures of a run: curves by family, and a clip with the mask that the student saw."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from musicssl_jax.shapes import Bool, Float
+from musicssl_jax.shapes import Bool, Float, Int
 
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Panel = Callable[[Axes], None]
@@ -33,6 +33,9 @@ def curves(series: Series, config: Mapping[str, Any]) -> dict[str, Figure]:
     families: dict[str, list[Panel | None]] = {
         "loss": [_panel(series, "Loss", {"train/loss": ("training", BLUE), "valid/loss": ("held out", ORANGE)})],
         "collapse": [_spreads(series, config), _positional_share(series, config), _swap_gap(series, config)],
+        "accuracy": [_accuracy(series, name) for name in _label_sets(series)],
+        "edges": [_accuracy_by_distance(series, name) for name in _label_sets(series)],
+        "labels": [_label_bits(series, name) for name in _label_sets(series)],
         "layers": [_layers(series, "variance", log=True), _layers(series, "effective_rank")],
         "optimisation": [
             _panel(series, "Learning rate", {"train/learning_rate": ("", BLUE)}, span=FROM_ZERO),
@@ -174,6 +177,69 @@ def _layers(series: Series, what: str, *, log: bool = False) -> Panel | None:
     }
     lines[f"conv/{what}"] = ("conv stack", RED)
     return _panel(series, what.replace("_", " ").capitalize() + " of the layers", lines, log=log)
+
+
+def _label_sets(series: Series) -> list[str]:
+    """The label sets of a musicHuBERT run."""
+    names = [name.removesuffix("/copy_accuracy") for name in series if name.endswith("/copy_accuracy")]
+    return sorted(name for name in names if not name.startswith("valid/"))
+
+
+def _accuracy(series: Series, name: str) -> Panel | None:
+    lines = {
+        f"{name}/accuracy": ("masked", BLUE),
+        f"valid/{name}/accuracy": ("masked, held out", ORANGE),
+        f"{name}/unmasked_accuracy": ("seen", GREEN),
+        f"{name}/copy_accuracy": ("copying the nearest seen", GREY),
+    }
+    return _panel(series, name, lines, span=FROM_ZERO)
+
+
+def _accuracy_by_distance(series: Series, name: str) -> Panel | None:
+    found = sorted(key for key in series if key.startswith(f"{name}/accuracy_at_"))
+    shades = [to_hex(shade) for shade in colormaps["viridis"](np.linspace(0, 0.9, len(found)))]
+    labels = [f"{key.rpartition('_')[2]} frames away" for key in found]
+    labels[-1] += " or more"
+    lines = {key: (label, shade) for key, label, shade in zip(found, labels, shades, strict=True)}
+    return _panel(series, name, lines, span=FROM_ZERO)
+
+
+def _label_bits(series: Series, name: str) -> Panel | None:
+    lines = {
+        f"{name}/loss_bits": ("loss", BLUE),
+        f"{name}/label_entropy_bits": ("guessing by frequency", ORANGE),
+        f"{name}/chance_bits": ("guessing blindly", GREY),
+    }
+    return _panel(series, f"{name}, bits", lines, span=FROM_ZERO)
+
+
+def label_overlay(
+    waveform: Float[np.ndarray, " samples"],
+    sample_rate: int,
+    mask: Bool[np.ndarray, " frames"],
+    labels: Int[np.ndarray, "frames sets"],
+    names: Sequence[str],
+) -> Figure:
+    """The spectrogram of the first seconds of a clip over its labels, a colour a cluster; masked frames are marked."""
+    seconds = len(waveform) / sample_rate
+    shown = min(seconds, SHOWN_SECONDS)
+    frames = round(shown / seconds * len(mask))
+    figure = Figure(figsize=(11, 3.2 + 0.35 * labels.shape[1]), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, labels.shape[1] + 0.6])
+    above.imshow(log_mel(waveform[: int(shown * sample_rate)], sample_rate), cmap="magma", **_across(shown))
+    # Multiples of the golden ratio: neighbouring numbers get colours far apart.
+    colours = colormaps["hsv"](labels[:frames].T * 0.6180339887 % 1)
+    hidden = colormaps["gray"](np.where(mask[:frames], 0.0, 1.0))
+    below.imshow(np.concatenate([hidden[None], colours]), **_across(shown))
+    rows = 1 + labels.shape[1]
+    below.set_yticks((np.arange(rows) + 0.5) / rows, ["black: masked", *names])
+    below.set_xlabel("seconds")
+    above.set_yticks([])
+    return figure
+
+
+def _across(seconds: float) -> dict[str, Any]:
+    return {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, 1), "interpolation": "none"}
 
 
 def mask_overlay(

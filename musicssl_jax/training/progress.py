@@ -96,7 +96,13 @@ def describe(step: int, steps: int, row: Mapping[str, float]) -> str:
         ("left", lambda v: f"{duration(v)} left"),
     ]
     said = [text(shown[name]) for name, text in parts if name in shown]
-    return " · ".join([f"step {step:,}/{steps:,}", *said])
+    return " · ".join([f"step {step:,}/{steps:,}", said[0], *_accuracies(row), *said[1:]])
+
+
+def _accuracies(row: Mapping[str, float]) -> list[str]:
+    """Of each label set, beside what copying the nearest seen frame's label would give."""
+    names = [name.removesuffix("/copy_accuracy") for name in row if name.endswith("/copy_accuracy")]
+    return [f"{n} {row[f'{n}/accuracy']:.2f} (copying {row[f'{n}/copy_accuracy']:.2f})" for n in names]
 
 
 def _short(value: float) -> str:

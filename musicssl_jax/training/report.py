@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from musicssl_jax.training.figures import Series, curves, mask_overlay, png
+from musicssl_jax.targets.names import set_name
+from musicssl_jax.training.figures import Series, curves, label_overlay, mask_overlay, png
 from musicssl_jax.training.metrics import FILE, read_metrics
 from musicssl_jax.training.outlook import duration
 from musicssl_jax.training.run_folder import EXAMPLE
@@ -26,6 +27,17 @@ CAPTIONS = {
         "targets' variance follows from the frame's position alone, whatever the music; 1 is collapse. Swap gap: how "
         "much worse predictions fit another clip's targets than their own; near 0, they do not depend on the music.",
     ),
+    "accuracy": (
+        "Accuracy on masked frames",
+        "Grey: what giving every masked frame the label of the nearest seen one would score. A model below it has "
+        "learned nothing.",
+    ),
+    "edges": ("Accuracy by distance from what is seen", "Inside of a masked span there is less to copy from."),
+    "labels": (
+        "Loss and labels in bits",
+        "Guessing blindly is the logarithm of the number of clusters, guessing by frequency the entropy of the labels "
+        "in a batch.",
+    ),
     "layers": (
         "Layers",
         "Variance over held-out frames, and effective rank: how many directions the features really use.",
@@ -33,6 +45,7 @@ CAPTIONS = {
     "optimisation": ("Optimisation", ""),
     "speed": ("Speed", ""),
     "mask": ("What the student sees", "A clip of the first batch, up to 10 s of it."),
+    "clip_labels": ("What it is asked for", "The same clip and the cluster of every frame, a colour a cluster."),
 }
 
 STYLE = """
@@ -143,7 +156,12 @@ def _pictures(workdir: Path, series: Series, config: Mapping[str, Any]) -> Itera
     figures = curves(series, config)
     if (workdir / EXAMPLE).exists():
         with np.load(workdir / EXAMPLE) as example:
-            figures["mask"] = mask_overlay(example["waveform"], int(example["sample_rate"]), example["mask"])
+            seen = (example["waveform"], int(example["sample_rate"]), example["mask"])
+            figures["mask"] = mask_overlay(*seen)
+            if "labels" in example:
+                figures["clip_labels"] = label_overlay(
+                    *seen, example["labels"], [set_name(t) for t in config["targets"]]
+                )
     for name, figure in figures.items():
         picture = png(figure)
         (workdir / f"{name}.png").write_bytes(picture)

@@ -17,6 +17,8 @@ FREE_FIELDS = (
     "checkpoint",
     "data.path",
     "data.threads",
+    "codebooks",
+    "labels",
     "valid",
     "wandb",
     "collapse",
@@ -53,6 +55,11 @@ def check_resumable(saved: Mapping[str, Any], new: Mapping[str, Any], allow_chan
         raise UserError(
             f"this run began on other data: {_plain(saved['data'])} -> {_plain(new['data'])}; "
             "use another --workdir, or --allow_change=data.path"
+        )
+    if _plain(saved.get("codebooks", [])) != _plain(new.get("codebooks", [])):
+        raise UserError(
+            "this run began with other codebooks: its labels would change their meaning; put those back, or use "
+            "another --workdir"
         )
 
 

@@ -34,23 +34,25 @@ def save_config(workdir: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def run_meta(config, collections: Sequence) -> dict[str, Any]:
-    """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
+def run_meta(config, collections: Sequence, codebooks: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint says of its run: resolved config, versions, the data's fingerprint, the codebooks' ids."""
     versions = {name: version(name) for name in PACKAGES}
     versions |= {"python": platform.python_version(), "musicssl_jax": __version__}
     return {
         "config": config.to_dict(),
         "versions": versions,
         "data": [collection.fingerprint for collection in collections],
+        "codebooks": list(codebooks),
     }
 
 
-def save_example(workdir: Path, objective, batch, step: int, config) -> None:
-    """Keeps one clip and the mask it was given, which the report draws. UserError: it cannot be written."""
+def save_example(workdir: Path, objective, frozen: tuple, batch, step: int, config) -> None:
+    """Keeps one clip, its mask and its labels, which the report draws. UserError: it cannot be written."""
     rows = {name: values[0, :1] for name, values in batch.items()}
-    waveform, mask = jax.jit(objective.example)(rows, jax.random.fold_in(jax.random.key(config.seed), step))
+    example = jax.jit(objective.example)(frozen, rows, jax.random.fold_in(jax.random.key(config.seed), step))
+    arrays: dict[str, Any] = {name: np.asarray(value[0]) for name, value in example.items()}
     with _written(workdir / EXAMPLE) as file:
-        np.savez(file, waveform=np.asarray(waveform[0]), mask=np.asarray(mask[0]), sample_rate=config.data.sample_rate)
+        np.savez(file, **arrays, sample_rate=config.data.sample_rate)
 
 
 @contextmanager

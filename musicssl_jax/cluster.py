@@ -1,0 +1,50 @@
+"""`python -m musicssl_jax.cluster`: fits the codebooks of a musicHuBERT config ahead of its training.
+
+    python -m musicssl_jax.cluster --config=configs/musichubert.py:k500 --config.data.path=DATA --output=CODEBOOK
+
+A codebook is a folder: centroids.safetensors, codebook.json (front end, data, settings, inertia curve, usage) and
+codebook.png. Of a config with several label sets OUTPUT gets one folder for each. The same command again goes on where
+it was stopped. Training takes them by --config.codebooks=FOLDER[,FOLDER]; without, it fits its own.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.config import load
+from musicssl_jax.errors import UserError
+from musicssl_jax.parallel import make_mesh
+
+DEFAULT = "--config=configs/musichubert.py"
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    from data_pipelines.crops import tracks_left_out
+    from musicssl_jax.targets.names import set_name
+    from musicssl_jax.targets.open_targets import make_features, write_codebook
+    from musicssl_jax.training.data import open_data
+
+    parser = ArgumentParser(prog="musicssl cluster", description="Fits the codebooks of a musicHuBERT config.")
+    parser.add_argument("--output", required=True, help="the codebook's folder, or with several sets the folder of all")
+    config, rest = load(argv if any(a.partition("=")[0] == "--config" for a in argv) else [DEFAULT, *argv])
+    output = Path(parser.parse_args(rest).output).expanduser()
+    if config.objective != "hubert":
+        raise UserError(f"{config.name} has no codebooks: give a musicHuBERT config, such as {DEFAULT}")
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    jax.set_mesh(mesh)
+    collections = open_data(config)
+    tracks_left_out(collections, "train", round(config.data.crop_seconds * config.data.sample_rate))
+    for target, clusters in zip(config.targets, config.clusters, strict=True):
+        folder = output if len(config.targets) == 1 else output / set_name(target)
+        if folder.exists():
+            raise UserError(f"{folder} is there already: choose another --output, or remove it")
+        say = partial(print, flush=True)
+        write_codebook(config, make_features(target, config), clusters, folder, collections, mesh, say)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,31 @@
+"""A label set at work: a front end's filters and a codebook on the device, and the labels that they give a batch."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from musicssl_jax.shapes import Array, Float, Int
+from musicssl_jax.targets.kmeans import assign
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TargetSet:
+    """One of a step's `frozen` arguments: neither donated nor differentiated.
+
+    kernels: of the front end `apply`. centroids: (K, W) of the codebook; None where features are regressed.
+    """
+
+    kernels: Any
+    centroids: Any
+    apply: Callable = dataclasses.field(metadata={"static": True})
+
+    def features(self, batch: dict[str, Array]) -> Float[Array, "B T W"]:
+        """Frames of the front end, which the encoder's frames are aligned with."""
+        return self.apply(self.kernels, batch)
+
+    def labels(self, batch: dict[str, Array]) -> Int[Array, "B T"]:
+        """Number of the nearest centroid of every frame."""
+        return assign(self.centroids, self.features(batch))

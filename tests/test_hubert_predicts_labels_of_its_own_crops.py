@@ -1,0 +1,292 @@
+"""musicHuBERT end to end: codebooks, labels computed in the step, training, resuming, iterating."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from run_fixtures import hubert_flags, noise
+
+from musicssl_jax import iterate
+from musicssl_jax.cluster import main as cluster
+from musicssl_jax.command import run_command
+from musicssl_jax.config import load
+from musicssl_jax.encoder_io import load_encoder
+from musicssl_jax.errors import UserError
+from musicssl_jax.models.hubert import nearest_unmasked
+from musicssl_jax.models.objective import make_objective
+from musicssl_jax.parallel import make_mesh
+from musicssl_jax.targets.codebook import load_codebook
+from musicssl_jax.targets.open_targets import make_features, open_targets
+from musicssl_jax.targets.target_set import TargetSet
+from musicssl_jax.train import main as train
+from musicssl_jax.training.batches import BatchPlan
+from musicssl_jax.training.data import open_data
+from musicssl_jax.training.metrics import read_metrics
+from musicssl_jax.training.optimizer import make_optimizer, make_schedule
+from musicssl_jax.training.resumable import check_resumable
+from musicssl_jax.training.step import batch_sharding, make_valid_step, sharded_state
+
+SETS = ("mfcc39", "cqt84")
+
+
+@pytest.fixture(scope="module")
+def run(music, tmp_path_factory):
+    """A run of twelve steps that fitted its own codebooks."""
+    folder = tmp_path_factory.mktemp("hubert") / "run"
+    train([*hubert_flags(music), f"--workdir={folder}"])
+    return folder
+
+
+def codebooks_of(run: Path) -> str:
+    return ",".join(str(run / "codebooks" / name) for name in ("mfcc39_k12", "cqt84_k6"))
+
+
+def curves(run: Path) -> dict[str, np.ndarray]:
+    return {
+        name: values
+        for name, (_, values) in read_metrics(run / "metrics.jsonl").items()
+        if not name.startswith(("perf/", "time/"))
+    }
+
+
+def test_a_run_without_codebooks_fits_its_own(run):
+    for name, clusters, width in (("mfcc39", 12, 39), ("cqt84", 6, 84)):
+        codebook = load_codebook(run / "codebooks" / f"{name}_k{clusters}")
+        assert codebook.centroids.shape == (clusters, width)
+    assert not list((run / "codebooks").glob(".*"))
+    config = json.loads((run / "config.json").read_text())
+    assert config["targets"] == list(SETS)
+
+
+def test_each_set_is_logged_beside_what_copying_gives(run):
+    logged = curves(run)
+    for name in SETS:
+        for part in ("loss", "accuracy", "copy_accuracy", "accuracy_at_1", "accuracy_at_5", "used"):
+            assert np.isfinite(logged[f"{name}/{part}"]).all(), part
+            assert f"valid/{name}/{part}" in logged
+        entropy, chance = logged[f"{name}/label_entropy_bits"], logged[f"{name}/chance_bits"]
+        assert (entropy <= chance + 1e-5).all() and (entropy > 0.5).all()
+        np.testing.assert_allclose(logged[f"{name}/loss_bits"], logged[f"{name}/loss"] / np.log(2), rtol=1e-6)
+    total = sum(logged[f"{name}/loss"] for name in SETS) + 10 * logged["features/penalty"]
+    np.testing.assert_allclose(logged["train/loss"], total, rtol=1e-4)
+    assert (run / "clip_labels.png").exists() and "What it is asked for" in (run / "report.html").read_text()
+
+
+def test_labels_of_a_crop_are_those_of_the_whole_track(music):
+    """Whatever the crop, a frame has one label; where two differ, both centroids are equally near."""
+    config = load(hubert_flags(music))[0]
+    features = make_features("mfcc39", config)
+    track = np.random.default_rng(0).integers(-9000, 9000, 16_000 * 3, dtype=np.int16)
+    track[16_000:24_000] //= 50
+    kernels = jax.tree.map(jnp.asarray, features.kernels)
+    frames = np.asarray(jax.jit(features.apply)(kernels, whole_track(track, features.margin)))[0]
+    centroids = frames[np.random.default_rng(1).choice(len(frames), 20, replace=False)]
+    target = TargetSet(kernels, jnp.asarray(centroids), features.apply)
+    labels = jax.jit(target.labels)
+    whole = np.asarray(labels(whole_track(track, features.margin)))[0]
+    for start in (0, 320, 6400, 320 * 77, len(track) - 16_000):
+        crop = np.asarray(labels(crop_of(track, start, 16_000, features.margin)))[0]
+        np.testing.assert_array_equal(crop, whole[start // 320 :][: len(crop)])
+
+
+def whole_track(track, margin):
+    return crop_of(track, 0, len(track), margin)
+
+
+def crop_of(track, start, samples, margin):
+    padded = np.pad(track, margin)
+    around = padded[start : start + samples + 2 * margin]
+    return {
+        "audio": jnp.asarray(around[None, margin : margin + samples]),
+        "before": jnp.asarray(around[None, :margin]),
+        "after": jnp.asarray(around[None, margin + samples :]),
+        "real_before": jnp.asarray([min(start, margin)], jnp.int32),
+        "real_after": jnp.asarray([min(len(track) - start - samples, margin)], jnp.int32),
+    }
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(music, run, tmp_path):
+    """Its last two steps and their checkpoint are lost, and done again."""
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    train([*hubert_flags(music), f"--workdir={tmp_path / 'run'}"])
+    whole, again = curves(run), curves(tmp_path / "run")
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, again[name], err_msg=name)
+    sums = [(folder / "checkpoints/12/meta/metadata").read_text() for folder in (run, tmp_path / "run")]
+    leaves = [json.loads(text)["leaves"] for text in sums]
+    assert leaves[0] == leaves[1]
+
+
+def test_codebooks_fitted_beforehand_give_the_same_run(music, run, tmp_path):
+    cluster([*hubert_flags(music), f"--output={tmp_path / 'books'}"])
+    for name, own in zip(SETS, codebooks_of(run).split(","), strict=True):
+        np.testing.assert_array_equal(load_codebook(tmp_path / "books" / name).centroids, load_codebook(own).centroids)
+    books = f"{tmp_path / 'books' / 'mfcc39'},{tmp_path / 'books' / 'cqt84'}"
+    train([*hubert_flags(music, codebooks=books, steps=3), f"--workdir={tmp_path / 'run'}"])
+    assert curves(tmp_path / "run")["train/loss"][0] == curves(run)["train/loss"][0]
+
+
+@pytest.mark.parametrize(("data", "fsdp", "per_device"), [(8, 1, 1), (2, 4, 1), (1, 1, 3)])
+def test_meshes_and_micro_batches_agree(data, fsdp, per_device, whole_loss):
+    loss, accuracy = evaluated(make_mesh(data, fsdp), per_device)
+    np.testing.assert_allclose(loss, whole_loss[0], rtol=1e-5)
+    np.testing.assert_allclose(accuracy, whole_loss[1], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def whole_loss():
+    return evaluated(make_mesh(1, 1), 8)
+
+
+def evaluated(mesh, per_device):
+    config = load(hubert_flags("unused", batch__per_device=per_device))[0]
+    objective = make_objective(config)
+    plan = BatchPlan(8, per_device, batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        optimizer = make_optimizer(config.optimizer, make_schedule(config.schedule, 10))
+        state = sharded_state(objective, optimizer, mesh, 0)
+        labels = np.random.default_rng(0).integers(0, 6, (len(plan.rows), 49, 2), dtype=np.int32)
+        batch = plan.arrays(noise(plan.rows, 16_000, 0) | {"labels": labels})
+        row = make_valid_step(objective, mesh, 0)(state, (), batch, 0)
+    return float(row["loss"]), float(row["mfcc39/accuracy"])
+
+
+def test_the_second_iteration_predicts_a_layer_of_the_first(music, tmp_path, capsys):
+    fields = [flag for flag in hubert_flags(music, steps=3, clusters=(6,)) if not flag.startswith("--config=")]
+    fields = [flag for flag in fields if not flag.startswith("--config.targets")]
+    command = [
+        "--first=configs/musichubert.py:k500_mfcc60",
+        "--second=configs/musichubert.py:k2000_iter2",
+        "--layer=1",
+        f"--workdir={tmp_path}",
+        *fields,
+    ]
+    iterate.main(command)
+    logged = curves(tmp_path / "iteration2")
+    assert "layer1/loss" in logged and "mfcc60/loss" in curves(tmp_path / "iteration1")
+    capsys.readouterr()
+    iterate.main(command)
+    assert capsys.readouterr().out.count("all 3 steps are done") == 2
+
+
+def refused(arguments, workdir, capsys) -> str:
+    assert run_command(train, [*arguments, f"--workdir={workdir}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_codebooks_that_do_not_fit_are_refused(music, run, tmp_path, capsys):
+    books = codebooks_of(run)
+    swapped = ",".join(reversed(books.split(",")))
+    said = refused(hubert_flags(music, codebooks=swapped), tmp_path, capsys)
+    assert "cqt84_k6" in said and "has 84 dimensions and mfcc39 has 39" in said
+    said = refused(hubert_flags(music, codebooks=books, clusters=(13, 6)), tmp_path, capsys)
+    assert "has 12 clusters and 13 are asked for" in said
+    said = refused(hubert_flags("musicbox", codebooks=books), tmp_path, capsys)
+    assert "was fitted on other data than musicbox" in said
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_damaged_codebook_stops_a_resumed_run(music, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    centroids = tmp_path / "run/codebooks/mfcc39_k12/centroids.safetensors"
+    content = bytearray(centroids.read_bytes())
+    content[-3] ^= 1
+    centroids.write_bytes(content)
+    assert "centroids.safetensors is damaged" in refused(hubert_flags(music, steps=20), tmp_path / "run", capsys)
+    shutil.rmtree(centroids.parent)
+    said = refused(hubert_flags(music, steps=20, seed=1), tmp_path / "run", capsys)
+    assert "seed" in said or "other codebooks" in said
+
+
+def test_more_clusters_than_frames_is_refused(music, tmp_path, capsys):
+    said = refused(hubert_flags(music, clusters=(500, 6)), tmp_path, capsys)
+    assert "config.clusters=500" in said and "initial_frames=400" in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"targets": "mfcc39,loudness"}, "config.targets="),
+        ({"targets": "mfcc39"}, "config.clusters has 2 numbers for the 1 sets"),
+        ({"targets": "mfcc39,mfcc39"}, "two sets have the same name"),
+        ({"targets": "mfcc39,layer:6@"}, "name the run of the first iteration"),
+        ({"targets": "mfcc39,layer:6@nowhere"}, "no checkpoint in nowhere"),
+        ({"prediction__temperature": 0.0}, "config.prediction.temperature=0.0"),
+        ({"codebooks": "one"}, "config.codebooks has 1 folders for the 2 sets"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(music, tmp_path, capsys, fields, said):
+    assert said in refused(hubert_flags(music, **fields), tmp_path / "run", capsys)
+
+
+def test_a_layer_that_the_run_lacks_is_refused(music, run, tmp_path, capsys):
+    said = refused(hubert_flags(music, targets=f"mfcc39,layer:9@{run}"), tmp_path / "run", capsys)
+    assert re.search("has layers 1 to 2, not 9", said)
+
+
+def test_layer_targets_are_the_hidden_states_of_that_run(music, run, tmp_path):
+    config = load(hubert_flags(music, targets=f"layer:1@{run}", clusters=(6,)))[0]
+    features = make_features(f"layer:1@{run}", config)
+    audio = np.random.default_rng(0).integers(-9000, 9000, 16_000, dtype=np.int16)
+    batch = {"audio": audio[None], "mean": np.zeros(1, np.float32), "std": np.ones(1, np.float32)}
+    got = jax.jit(features.apply)(features.kernels, batch)
+    want = load_encoder(str(run))(audio, mean=0.0, std=1.0)["hidden"][1]
+    np.testing.assert_allclose(got[0], want, atol=2e-5)
+
+
+def test_a_run_without_a_teacher_has_no_teachers_weights(run):
+    with pytest.raises(UserError, match="without a teacher"):
+        load_encoder(str(run), weights="teacher")
+
+
+def test_windows_wider_than_a_masked_span_are_mentioned(music, run):
+    said = []
+    config = load(hubert_flags(music, codebooks=codebooks_of(run)))[0]
+    open_targets(config, run, open_data(config), make_mesh(1, 1), said.append)
+    [note] = said
+    assert "cqt84 looks at 0.53 s, more than the 0.205 s of a masked span" in note
+
+
+def test_a_regressed_front_end_joins_the_loss(music, run, tmp_path):
+    train([*hubert_flags(music, codebooks=codebooks_of(run), regression="mfcc60", steps=2), f"--workdir={tmp_path}"])
+    logged = curves(tmp_path)
+    total = sum(logged[f"{name}/loss"] for name in SETS) + 10 * logged["features/penalty"]
+    np.testing.assert_allclose(logged["train/loss"], total + logged["regression/loss"], rtol=1e-4)
+
+
+def test_the_nearest_seen_frame_and_its_distance():
+    mask = np.array([[False, True, True, True, False, True, True], [True, True, False, True, True, True, True]])
+    nearest, distance = nearest_unmasked(jnp.asarray(mask))
+    np.testing.assert_array_equal(nearest, [[0, 0, 0, 4, 4, 4, 4], [2, 2, 2, 2, 2, 2, 2]])
+    np.testing.assert_array_equal(distance, [[0, 1, 2, 1, 0, 1, 2], [2, 1, 0, 1, 2, 3, 4]])
+
+
+def test_accuracy_is_told_apart_by_distance(music):
+    """A model that copies is right near the edge of a span and wrong inside: the sums say which is which."""
+    config = load(hubert_flags(music, targets="mfcc39", clusters=(2,)))[0]
+    objective = make_objective(config)
+    mask = np.zeros((1, 12), bool)
+    mask[0, 3:9] = True
+    labels = np.zeros((1, 12, 1), np.int32)
+    labels[0, 5:7] = 1
+    where = np.array([[3, 4, 5, 6, 7, 8]])
+    correct = np.array([1, 1, 0, 0, 1, 1], np.float32)[None, :, None]
+    sums = objective._masked_sums(*map(jnp.asarray, (mask, labels, where, np.ones((1, 6), np.float32), correct)))
+    np.testing.assert_array_equal(sums["at_distance"], [2, 2, 2, 0, 0])
+    np.testing.assert_array_equal(sums["correct_at_distance"], [[2, 2, 0, 0, 0]])
+    np.testing.assert_array_equal(sums["copied"], [4])
+
+
+def test_runs_of_other_codebooks_do_not_mix(music, run, tmp_path):
+    meta = {"config": {}, "data": [], "codebooks": ["a"]}
+    check_resumable(meta, meta, ())
+    with pytest.raises(UserError, match="other codebooks"):
+        check_resumable(meta, meta | {"codebooks": ["b"]}, ())

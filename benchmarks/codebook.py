@@ -152,7 +152,7 @@ def row(clusters: int, pairs: Sequence[Sequence[Fitted]]) -> str:
     return "\n".join(lines)
 
 
-def listed(values: Sequence[float], form: str) -> str:
+def listed(values: np.ndarray, form: str) -> str:
     return ", ".join(format(value, form) for value in values)
 
 

@@ -206,5 +206,6 @@ def base() -> dict:
             "swap_gap": 0.01,  # least rise of the loss, as a share of it, when clips get each other's targets
             "patience": 5,  # rows of metrics in a row
         },
+        "init_from": "",  # a run whose encoder this one begins with; empty: random
         "wandb": False,
     }

@@ -205,5 +205,6 @@ def base() -> dict:
             "used": 0.02,  # least share of the clusters that the labels of a batch make use of
             "patience": 5,  # rows of metrics in a row
         },
+        "init_from": "",  # a run whose encoder this one begins with; empty: random
         "wandb": False,
     }

@@ -35,15 +35,15 @@ def main(argv: list[str]) -> None:
     if config.objective != "hubert":
         raise UserError(f"{config.name} has no codebooks: give a musicHuBERT config, such as {DEFAULT}")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    jax.set_mesh(mesh)
-    collections = open_data(config)
-    tracks_left_out(collections, "train", round(config.data.crop_seconds * config.data.sample_rate))
-    for target, clusters in zip(config.targets, config.clusters, strict=True):
-        folder = output if len(config.targets) == 1 else output / set_name(target)
-        if folder.exists():
-            raise UserError(f"{folder} is there already: choose another --output, or remove it")
-        say = partial(print, flush=True)
-        write_codebook(config, make_features(target, config), clusters, folder, collections, mesh, say)
+    with jax.set_mesh(mesh):
+        collections = open_data(config)
+        tracks_left_out(collections, "train", round(config.data.crop_seconds * config.data.sample_rate))
+        for target, clusters in zip(config.targets, config.clusters, strict=True):
+            folder = output if len(config.targets) == 1 else output / set_name(target)
+            if folder.exists():
+                raise UserError(f"{folder} is there already: choose another --output, or remove it")
+            say = partial(print, flush=True)
+            write_codebook(config, make_features(target, config), clusters, folder, collections, mesh, say)
 
 
 if __name__ == "__main__":

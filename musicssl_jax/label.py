@@ -47,30 +47,32 @@ def main(argv: list[str]) -> None:
     if len(folders) != len(paths):
         raise UserError(f"--output has {len(folders)} folders for {len(paths)} paths in config.data.path")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    jax.set_mesh(mesh)
-    collections = open_data(config)
-    fronts = [make_features(target, config) for target in config.targets]
-    codebooks = [
-        read_codebook(config, features, clusters, folder, collections)
-        for features, clusters, folder in zip(fronts, config.clusters, codebook_folders(config, Path()), strict=True)
-    ]
-    sets = [
-        LabelSet(features.name, len(codebook.centroids), codebook_id(codebook), codebook.front_end)
-        for features, codebook in zip(fronts, codebooks, strict=True)
-    ]
-    crop_samples = round(config.data.crop_seconds * config.data.sample_rate)
-    label = crop_labeller(
-        target_sets(fronts, [codebook.centroids for codebook in codebooks], mesh),
-        mesh,
-        crop_samples=crop_samples,
-        margin=max(features.margin for features in fronts),
-        per_device=config.batch.per_device,
-        threads=config.data.threads,
-    )
-    say = partial(print, flush=True)
-    for folder, collection in zip(folders, collections, strict=True):
-        labels = new_labels(folder, sets, collection, frame_grid(config))
-        label_collection(labels, label, crop_samples=crop_samples, seed=config.seed, say=say)
+    with jax.set_mesh(mesh):
+        collections = open_data(config)
+        fronts = [make_features(target, config) for target in config.targets]
+        codebooks = [
+            read_codebook(config, features, clusters, folder, collections)
+            for features, clusters, folder in zip(
+                fronts, config.clusters, codebook_folders(config, Path()), strict=True
+            )
+        ]
+        sets = [
+            LabelSet(features.name, len(codebook.centroids), codebook_id(codebook), codebook.front_end)
+            for features, codebook in zip(fronts, codebooks, strict=True)
+        ]
+        crop_samples = round(config.data.crop_seconds * config.data.sample_rate)
+        label = crop_labeller(
+            target_sets(fronts, [codebook.centroids for codebook in codebooks], mesh),
+            mesh,
+            crop_samples=crop_samples,
+            margin=max(features.margin for features in fronts),
+            per_device=config.batch.per_device,
+            threads=config.data.threads,
+        )
+        say = partial(print, flush=True)
+        for folder, collection in zip(folders, collections, strict=True):
+            labels = new_labels(folder, sets, collection, frame_grid(config))
+            label_collection(labels, label, crop_samples=crop_samples, seed=config.seed, say=say)
 
 
 if __name__ == "__main__":

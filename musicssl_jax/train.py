@@ -53,6 +53,12 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 
     Raises UserError (nothing that a retry would mend) or TrainingStopped (a checkpoint was saved).
     """
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    with jax.set_mesh(mesh):
+        _train(config, Path(workdir), mesh, allow_change)
+
+
+def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
     from musicssl_jax.targets.open_targets import open_targets
@@ -63,13 +69,11 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     from musicssl_jax.training.report import write_report
     from musicssl_jax.training.resumable import check_resumable
     from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_config, save_example
+    from musicssl_jax.training.warm_start import warm_start
 
     # What to train, on which devices, from which data.
-    workdir = Path(workdir)
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    jax.set_mesh(mesh)
     objective = make_objective(config)
     schedule = make_schedule(config.schedule, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -87,6 +91,9 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
     if restored is None:
         state = sharded_state(objective, optimizer, mesh, config.seed)
+        if config.init_from:
+            state, origin = warm_start(state, objective, config.init_from)
+            say(origin)
     else:
         state, saved = restored
         check_resumable(saved, meta, allow_change)

@@ -1,6 +1,7 @@
 """Audio files for tests of the data building: short pieces of music-like sound, in any format."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,12 @@ def write_music(folder: Path, tracks: int, seconds: float = 2.0) -> Path:
 def start_build(*arguments: object, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "data_pipelines.build", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    return subprocess.Popen(command, **(pipes | options))
+    return subprocess.Popen(command, preexec_fn=hear_interrupts, **(pipes | options))
+
+
+def hear_interrupts() -> None:
+    """A process inherits from tests that run in the background that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_build(*arguments: object, **options) -> subprocess.CompletedProcess:

@@ -39,31 +39,22 @@ def test_one_worker_or_three_make_the_same_bytes(music, whole, tmp_path):
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_killed_again_and_again_it_makes_the_same_bytes(music, whole, tmp_path, ending):
-    for attempt in range(8):
-        out = tmp_path / f"out{attempt}"
-        command = (f"--input={music}", f"--output={out}", "--workers=1", *SETTINGS)
-        progress = killed_builds(command, out, ending)
-        if len(progress) > 1:
-            break
-    assert len(progress) > 1 and progress == sorted(set(progress)) and progress[-1] < 26
-    build_ok(*command)
-    assert contents(out) == whole
-
-
-def killed_builds(command, out, ending) -> list[int]:
-    """Files done before each of three builds was ended; fewer where a busy machine was too late with the signal."""
+    out = tmp_path / "out"
+    command = (f"--input={music}", f"--output={out}", "--workers=1", *SETTINGS)
     progress = [0]
     for _ in range(3):
         build = start_build(*command)
-        wait_until_more_is_done(out, progress[-1] + 2)
+        wait_until_more_is_done(out, progress[-1] + 4)
         build.send_signal(ending)
         build.communicate(timeout=30)
-        if build.returncode == 0:
+        if build.returncode == 0:  # a busy machine delivered the signal after the last file
             break
         assert not (out / "collection.json").exists()
         assert not (out / "dataset_info.json").exists()
         progress.append(files_done(out))
-    return progress
+    assert len(progress) > 1 and progress == sorted(set(progress)) and progress[-1] < 26
+    build_ok(*command)
+    assert contents(out) == whole
 
 
 def files_done(out) -> int:

@@ -77,14 +77,28 @@ def test_the_same_seed_gives_the_same_codebook_and_another_one_another(uninterru
     assert not same(fit(options=dataclasses.replace(SMALL, seed=2)), uninterrupted)
 
 
+def batches_until(patience: int, curve) -> int:
+    """Batches after which the smoothed inertia of a long curve has not improved for so many."""
+    smoothed, best, stale = curve[1], curve[1], 0
+    for number, inertia in enumerate(curve[2:], start=3):
+        smoothed += 2 / (patience + 1) * (inertia - smoothed)
+        stale = 0 if smoothed < best else stale + 1
+        best = min(best, smoothed)
+        if stale == patience:
+            return number
+    raise AssertionError("the curve is too short")
+
+
 def test_the_fit_ends_when_patience_does(uninterrupted):
-    assert SMALL.patience < len(uninterrupted.inertia_curve) <= SMALL.max_batches
-    impatient = fit(options=dataclasses.replace(SMALL, patience=1, max_batches=500))
-    assert len(impatient.inertia_curve) < 100
+    for patience in (1, 4):
+        impatient = fit(options=dataclasses.replace(SMALL, patience=patience))
+        count = len(impatient.inertia_curve)
+        assert count == batches_until(patience, uninterrupted.inertia_curve) < SMALL.max_batches
+        np.testing.assert_array_equal(impatient.inertia_curve, uninterrupted.inertia_curve[:count])
     assert len(fit(options=dataclasses.replace(SMALL, max_batches=3)).inertia_curve) == 3
 
 
-@pytest.mark.parametrize(("data", "fsdp", "per_device"), [(1, 1, 2), (1, 1, 4), (8, 1, 1), (2, 2, 1)])
+@pytest.mark.parametrize(("data", "fsdp", "per_device"), [(1, 1, 4), (8, 1, 1), (2, 2, 1)])
 def test_devices_and_micro_batches_draw_the_same_frames(data, fsdp, per_device):
     """Also where the batch is filled up: 4 in a micro-batch and 8 devices leave two rows empty."""
     divided = stream(mesh=make_mesh(data, fsdp), per_device=per_device)
@@ -237,6 +251,16 @@ def test_rows_that_fill_up_may_be_anything():
     features = band_energies(lambda kernels, batch: jnp.log(band_energies().apply(kernels, batch)[..., -1:]))
     frames, real = stream(features=features, mesh=make_mesh(4, 1), per_device=1).on_devices(60)
     assert np.isfinite(frames).all() and real.sum() == 60 < len(frames)
+
+
+def test_rows_without_weight_are_left_out():
+    """Whatever they hold: here half of the crops lose their weight."""
+    mesh = make_mesh(1, 1)
+    weight = jnp.asarray([[1, 0, 1, 0, 1, 0]], jnp.float32)
+    opened = (batch | {"weight": weight} for batch in batches(mesh)(0))
+    frames = FrameStream(band_energies(), opened, 0, grid=GRID, mesh=mesh, per_crop=5, seed=1).on_host(60)
+    expected = stream().on_host(120).reshape(-1, 5, 5)[::2].reshape(60, 5)
+    np.testing.assert_array_equal(frames, expected)
 
 
 def test_more_clusters_than_frames_is_the_users_error():

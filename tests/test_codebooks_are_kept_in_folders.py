@@ -59,6 +59,8 @@ def test_the_folder_speaks_for_itself(codebook, tmp_path):
 def test_the_id_follows_from_centroids_and_front_end_alone(codebook):
     same = dataclasses.replace(codebook, data="elsewhere", settings={}, usage=codebook.usage + 1)
     assert codebook_id(same) == codebook_id(codebook)
+    reordered = dict(reversed(codebook.front_end.items()))
+    assert codebook_id(dataclasses.replace(codebook, front_end=reordered)) == codebook_id(codebook)
     moved = codebook.centroids.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     others = [

@@ -15,6 +15,7 @@ CORE = sorted(
     for path in (
         *(ROOT / "musicssl_jax/models").glob("[!_]*.py"),
         *(ROOT / f"musicssl_jax/training/{name}.py" for name in ("state", "optimizer", "step")),
+        *(ROOT / f"musicssl_jax/targets/{name}.py" for name in ("front_ends", "kmeans", "target_set")),
         ROOT / "musicssl_jax/parallel.py",
     )
 )

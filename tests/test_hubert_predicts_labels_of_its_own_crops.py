@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collection_fixtures import noise_tracks, write_collection
 from run_fixtures import hubert_flags, noise
 
 from musicssl_jax import iterate
@@ -189,8 +190,11 @@ def test_codebooks_that_do_not_fit_are_refused(music, run, tmp_path, capsys):
     assert "cqt84_k6" in said and "has 84 dimensions and mfcc39 has 39" in said
     said = refused(hubert_flags(music, codebooks=books, clusters=(13, 6)), tmp_path, capsys)
     assert "has 12 clusters and 13 are asked for" in said
-    said = refused(hubert_flags("musicbox", codebooks=books), tmp_path, capsys)
-    assert "was fitted on other data than musicbox" in said
+    noises = write_collection(
+        tmp_path / "noise", {"train": noise_tracks([10 * 16_000])}, record_samples=8000, shard_bytes=10**9
+    )
+    said = refused(hubert_flags(noises, codebooks=books), tmp_path, capsys)
+    assert f"was fitted on other data than {noises}" in said
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -290,3 +294,62 @@ def test_runs_of_other_codebooks_do_not_mix(music, run, tmp_path):
     check_resumable(meta, meta, ())
     with pytest.raises(UserError, match="other codebooks"):
         check_resumable(meta, meta | {"codebooks": ["b"]}, ())
+
+
+def test_a_run_can_begin_with_the_encoder_of_another(music, run, tmp_path, capsys):
+    books = codebooks_of(run)
+    slow = {"schedule__peak": 1e-9, "optimizer__weight_decay": 0.0, "steps": 1}
+    train([*hubert_flags(music, codebooks=books, init_from=run, **slow), f"--workdir={tmp_path / 'run'}"])
+    assert f"the encoder is that of {run}/checkpoints/12; new are head, label_embeddings" in capsys.readouterr().out
+    audio = np.random.default_rng(0).integers(-9000, 9000, 16_000, dtype=np.int16)
+    first, second = (load_encoder(str(folder))(audio)["hidden"] for folder in (run, tmp_path / "run"))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    said = refused(hubert_flags(music, codebooks=books, init_from=run, model__width=48), tmp_path / "wide", capsys)
+    assert "has another encoder than this config" in said and "projection/kernel" in said
+
+
+@pytest.mark.parametrize("untied", [True, False])
+def test_logits_are_torchs_cosines(untied):
+    torch = pytest.importorskip("torch")
+    config = load(hubert_flags("unused", prediction__untied=untied))[0]
+    objective = make_objective(config)
+    params = objective.init(jax.random.key(0))
+    assert params["head"]["kernel"].shape == (32, 16 * (2 if untied else 1))
+    x = np.random.default_rng(0).normal(size=(2, 5, 32)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 6, (2, 5, 2))
+    crosses, correct = objective._classify(objective.student(params), jnp.asarray(x), jnp.asarray(labels))
+    projected = torch.tensor(x) @ torch.tensor(np.array(params["head"]["kernel"])) + torch.tensor(
+        np.array(params["head"]["bias"])
+    )
+    embeddings = torch.tensor(np.array(params["label_embeddings"])).split([12, 6])
+    for i, codes in enumerate(embeddings):
+        own = projected[..., 16 * i : 16 * (i + 1)] if untied else projected
+        logits = torch.cosine_similarity(own[:, :, None], codes, dim=-1) / 0.1
+        want = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), torch.tensor(labels[..., i]).flatten(), reduction="none"
+        )
+        np.testing.assert_allclose(np.asarray(crosses[..., i]).ravel(), want, rtol=1e-4)
+        np.testing.assert_array_equal(np.asarray(correct[..., i]), logits.argmax(-1).numpy() == labels[..., i])
+
+
+def test_seen_frames_join_the_loss_when_they_are_weighed():
+    """With both weights 1 the loss is the mean over all frames; labels and masks are given."""
+    losses = {}
+    for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
+        config = load(
+            hubert_flags("unused", prediction__masked_weight=weights[0], prediction__unmasked_weight=weights[1])
+        )[0]
+        objective = make_objective(config)
+        params = objective.init(jax.random.key(0))
+        mask = np.zeros((2, 49), bool)
+        mask[:, 10:30] = True
+        batch = {name: jnp.asarray(rows) for name, rows in noise([0, 1], 16_000, 0).items()}
+        labels = np.random.default_rng(0).integers(0, 6, (2, 49, 2))
+        batch |= {"mask": jnp.asarray(mask), "labels": jnp.asarray(labels)}
+        batch |= {"weight": jnp.ones(2), "row": jnp.arange(2)}
+        loss, (weight, _) = jax.jit(lambda p, b, o=objective: o.loss(p, {}, (), b, jax.random.key(0), train=False))(
+            params, batch
+        )
+        assert weight == (40 if weights[0] else 0) + (58 if weights[1] else 0)
+        losses[weights] = float(loss)
+    np.testing.assert_allclose(losses[1.0, 1.0], losses[1.0, 0.0] + losses[0.0, 1.0], rtol=1e-5)

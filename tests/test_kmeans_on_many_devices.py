@@ -30,8 +30,7 @@ def batches():
     return [((rng.normal(size=(2400, 12)) @ mixing).astype(np.float32), rng.random(2400) < 0.9) for _ in range(15)]
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.05])
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4)])
+@pytest.mark.parametrize(("data", "fsdp", "ratio"), [(8, 1, 0.0), (2, 4, 0.05)])
 def test_eight_devices_give_the_inertia_of_one(batches, data, fsdp, ratio):
     centroids, _ = starts(jax.random.key(0), jnp.asarray(batches[0][0]), clusters=50, restarts=2)
     alone, expected = run(make_mesh(1, 1), batches, centroids, reassignment_ratio=ratio)

@@ -175,7 +175,7 @@ def _batch_sums(centroids, frames, valid):
     """Over all devices, of the valid frames of each centroid: the sum of frame - centroid, and their number;
     and the sum of squared distances."""
     clusters = len(centroids)
-    labels = jnp.where(valid, _assign_in_parts(centroids, frames), clusters)
+    labels = _assign_in_parts(centroids, frames)
     deviations = jnp.where(valid[:, None], frames - centroids[labels], 0.0)
     counts = jax.ops.segment_sum(valid.astype(jnp.int32), labels, clusters)
     # Accelerators would add by label in any order, or one by one.

@@ -18,6 +18,7 @@ FREE_FIELDS = (
     "data.path",
     "data.threads",
     "codebooks",
+    "init_from",
     "labels",
     "valid",
     "wandb",

@@ -139,6 +139,7 @@ def screen(
             *(f"{name} STOPPED ITSELF: see its message above and its report" for name in collapsed),
             *(line for name in CONFIGS for line in _curve_lines(name, curves[name])),
             *swap_gap_lines(*(curves["music2vec"][name][1] for name in ("swap gap", "validation loss"))),
+            *copying_lines({name: last for name, (_, last) in curves["musicHuBERT"].items()}),
             "",
             f"Linear probes on {TRACKS} synthetic tracks of instruments that training never heard: test score and 95%",
             "interval by track (accuracy; for tempo R²). Pitch and instrument are of single notes.",
@@ -165,6 +166,15 @@ def swap_gap_lines(gap: float, loss: float) -> list[str]:
     return [
         "  music2vec's swap gap is nothing: what its loss lost is what all clips share, none is predicted by its own.",
     ]
+
+
+def copying_lines(last: dict[str, float]) -> list[str]:
+    """Which label sets are predicted no better than by copying; `last`: values by the labels of CURVES."""
+    names = [name.removeprefix("copying, ") for name in last if name.startswith("copying, ")]
+    worse = [name for name in names if last[f"accuracy, {name}"] <= last[f"copying, {name}"]]
+    if not worse:
+        return []
+    return [f"  musicHuBERT predicts {' and '.join(worse)} no better than copying the nearest frame that it sees."]
 
 
 def _parser() -> ArgumentParser:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from musicssl_jax.demo import swap_gap_lines
+from musicssl_jax.demo import copying_lines, swap_gap_lines
 
 TASKS = ["pitch (25)", "instrument (6)", "key (12)", "tempo (R²)"]
 MODELS = ["music2vec", "musicHuBERT"]
@@ -48,3 +48,10 @@ def test_the_demo_trains_both_models_probes_and_reports(tmp_path):
 @pytest.mark.parametrize(("gap", "said"), [(-0.01, True), (0.02, True), (0.04, False)])
 def test_predictions_that_do_not_depend_on_the_clip_are_called_that(gap, said):
     assert bool(swap_gap_lines(gap, loss=3.0)) == said
+
+
+def test_label_sets_that_copying_predicts_as_well_are_named():
+    last = {"accuracy, mfcc39": 0.2, "copying, mfcc39": 0.5, "accuracy, cqt84": 0.6, "copying, cqt84": 0.5}
+    [line] = copying_lines({"loss": 3.0, **last})
+    assert "mfcc39 no better than copying" in line and "cqt84" not in line
+    assert not copying_lines(last | {"accuracy, mfcc39": 0.7})

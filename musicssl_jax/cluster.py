@@ -24,8 +24,7 @@ DEFAULT = "--config=configs/musichubert.py"
 def main(argv: list[str]) -> None:
     """The command."""
     from data_pipelines.crops import tracks_left_out
-    from musicssl_jax.targets.names import set_name
-    from musicssl_jax.targets.open_targets import make_features, write_codebook
+    from musicssl_jax.targets.open_targets import make_features, read_codebook, write_codebook
     from musicssl_jax.training.data import open_data
 
     parser = ArgumentParser(prog="musicssl cluster", description="Fits the codebooks of a musicHuBERT config.")
@@ -38,12 +37,15 @@ def main(argv: list[str]) -> None:
     with jax.set_mesh(mesh):
         collections = open_data(config)
         tracks_left_out(collections, "train", round(config.data.crop_seconds * config.data.sample_rate))
-        for target, clusters in zip(config.targets, config.clusters, strict=True):
-            folder = output if len(config.targets) == 1 else output / set_name(target)
+        say = partial(print, flush=True)
+        fronts = [make_features(target, config) for target in config.targets]
+        for features, clusters in zip(fronts, config.clusters, strict=True):
+            folder = output if len(fronts) == 1 else output / features.name
             if folder.exists():
-                raise UserError(f"{folder} is there already: choose another --output, or remove it")
-            say = partial(print, flush=True)
-            write_codebook(config, make_features(target, config), clusters, folder, collections, mesh, say)
+                read_codebook(config, features, clusters, folder, collections)
+                say(f"codebook: {folder} is there already and fits")
+            else:
+                write_codebook(config, features, clusters, folder, collections, mesh, say)
 
 
 if __name__ == "__main__":

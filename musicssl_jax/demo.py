@@ -10,6 +10,7 @@ of tracks that no choice has seen.
 """
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -192,7 +193,9 @@ def _parser() -> ArgumentParser:
 def _curves(run: Path, metrics: dict[str, str]) -> Curves:
     """First and last value of what is shown."""
     logged = read_metrics(run / "metrics.jsonl")
-    return {label: (float(logged[metric][1][0]), float(logged[metric][1][-1])) for label, metric in metrics.items()}
+    # A run that stopped itself early was never validated.
+    values = {label: logged[metric][1] if metric in logged else [math.nan] for label, metric in metrics.items()}
+    return {label: (float(found[0]), float(found[-1])) for label, found in values.items()}
 
 
 if __name__ == "__main__":

@@ -61,13 +61,13 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
-    from musicssl_jax.targets.open_targets import open_targets
+    from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
     from musicssl_jax.training.metrics import open_metrics
     from musicssl_jax.training.progress import open_progress
     from musicssl_jax.training.report import write_report
-    from musicssl_jax.training.resumable import check_resumable
+    from musicssl_jax.training.resumable import check_codebooks, check_resumable
     from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_config, save_example
     from musicssl_jax.training.warm_start import warm_start
 
@@ -82,21 +82,25 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     samples = round(config.data.crop_seconds * config.data.sample_rate)
     left_out = tracks_left_out(collections, "train", samples)
 
+    front_ends = front_ends_of(config)
     make_run_folder(workdir)
-    targets = open_targets(config, workdir, collections, mesh, say)
 
     # The state: from the newest checkpoint, or fresh.
     checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
-    meta = run_meta(config, collections, targets.ids)
+    meta = run_meta(config, collections)
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
     if restored is None:
         state = sharded_state(objective, optimizer, mesh, config.seed)
         if config.init_from:
-            state, origin = warm_start(state, objective, config.init_from)
+            state, origin = warm_start(state, objective, config)
             say(origin)
     else:
         state, saved = restored
         check_resumable(saved, meta, allow_change)
+    targets = open_targets(config, front_ends, workdir, collections, mesh, say)
+    meta["codebooks"] = list(targets.ids)
+    if restored is not None:
+        check_codebooks(saved, meta)
     first = int(state.step)
     if first == config.steps:
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")

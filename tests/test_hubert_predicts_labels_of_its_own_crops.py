@@ -22,14 +22,14 @@ from musicssl_jax.models.hubert import nearest_unmasked
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.targets.codebook import load_codebook
-from musicssl_jax.targets.open_targets import make_features, open_targets
+from musicssl_jax.targets.open_targets import front_ends_of, make_features, open_targets, warn_of_wide_windows
 from musicssl_jax.targets.target_set import TargetSet
 from musicssl_jax.train import main as train
 from musicssl_jax.training.batches import BatchPlan
 from musicssl_jax.training.data import open_data
 from musicssl_jax.training.metrics import read_metrics
 from musicssl_jax.training.optimizer import make_optimizer, make_schedule
-from musicssl_jax.training.resumable import check_resumable
+from musicssl_jax.training.resumable import check_codebooks, check_resumable
 from musicssl_jax.training.step import batch_sharding, make_valid_step, sharded_state
 
 SETS = ("mfcc39", "cqt84")
@@ -128,6 +128,7 @@ def test_codebooks_fitted_beforehand_give_the_same_run(music, run, tmp_path):
     cluster([*hubert_flags(music), f"--output={tmp_path / 'books'}"])
     for name, own in zip(SETS, codebooks_of(run).split(","), strict=True):
         np.testing.assert_array_equal(load_codebook(tmp_path / "books" / name).centroids, load_codebook(own).centroids)
+    cluster([*hubert_flags(music), f"--output={tmp_path / 'books'}"])  # again: there is nothing left to do
     books = f"{tmp_path / 'books' / 'mfcc39'},{tmp_path / 'books' / 'cqt84'}"
     train([*hubert_flags(music, codebooks=books, steps=3), f"--workdir={tmp_path / 'run'}"])
     assert curves(tmp_path / "run")["train/loss"][0] == curves(run)["train/loss"][0]
@@ -174,6 +175,9 @@ def test_the_second_iteration_predicts_a_layer_of_the_first(music, tmp_path, cap
     capsys.readouterr()
     iterate.main(command)
     assert capsys.readouterr().out.count("all 3 steps are done") == 2
+    for flag, said in (("--layer=9", "has layers 1 to 2"), ("--second=configs/musichubert.py:none", "no such variant")):
+        with pytest.raises(UserError, match=said):
+            iterate.main([*command, flag])
 
 
 def refused(arguments, workdir, capsys) -> str:
@@ -195,7 +199,7 @@ def test_codebooks_that_do_not_fit_are_refused(music, run, tmp_path, capsys):
     )
     said = refused(hubert_flags(noises, codebooks=books), tmp_path, capsys)
     assert f"was fitted on other data than {noises}" in said
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_damaged_codebook_stops_a_resumed_run(music, run, tmp_path, capsys):
@@ -207,7 +211,8 @@ def test_a_damaged_codebook_stops_a_resumed_run(music, run, tmp_path, capsys):
     assert "centroids.safetensors is damaged" in refused(hubert_flags(music, steps=20), tmp_path / "run", capsys)
     shutil.rmtree(centroids.parent)
     said = refused(hubert_flags(music, steps=20, seed=1), tmp_path / "run", capsys)
-    assert "seed" in said or "other codebooks" in said
+    assert "this run began with another config" in said and "seed 0 -> 1" in said
+    assert not centroids.parent.exists()  # refused before another one was fitted
 
 
 def test_more_clusters_than_frames_is_refused(music, tmp_path, capsys):
@@ -229,6 +234,7 @@ def test_more_clusters_than_frames_is_refused(music, tmp_path, capsys):
 )
 def test_targets_that_make_no_sense_are_refused(music, tmp_path, capsys, fields, said):
     assert said in refused(hubert_flags(music, **fields), tmp_path / "run", capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_layer_that_the_run_lacks_is_refused(music, run, tmp_path, capsys):
@@ -254,7 +260,10 @@ def test_a_run_without_a_teacher_has_no_teachers_weights(run):
 def test_windows_wider_than_a_masked_span_are_mentioned(music, run):
     said = []
     config = load(hubert_flags(music, codebooks=codebooks_of(run)))[0]
-    open_targets(config, run, open_data(config), make_mesh(1, 1), said.append)
+    config_of_layer = load(hubert_flags(music, targets=f"mfcc39,layer:1@{run}"))[0]
+    warn_of_wide_windows(config_of_layer, front_ends_of(config_of_layer), said.append)
+    assert not said
+    open_targets(config, front_ends_of(config), run, open_data(config), make_mesh(1, 1), said.append)
     [note] = said
     assert "cqt84 looks at 0.53 s, more than the 0.205 s of a masked span" in note
 
@@ -289,11 +298,17 @@ def test_accuracy_is_told_apart_by_distance(music):
     np.testing.assert_array_equal(sums["copied"], [4])
 
 
-def test_runs_of_other_codebooks_do_not_mix(music, run, tmp_path):
-    meta = {"config": {}, "data": [], "codebooks": ["a"]}
-    check_resumable(meta, meta, ())
+def test_runs_of_other_codebooks_do_not_mix():
+    check_codebooks({"codebooks": ["a"]}, {"codebooks": ["a"]})
     with pytest.raises(UserError, match="other codebooks"):
-        check_resumable(meta, meta | {"codebooks": ["b"]}, ())
+        check_codebooks({"codebooks": ["a"]}, {"codebooks": ["b"]})
+
+
+def test_the_run_of_a_layer_may_have_moved():
+    there, here = ({"config": {"targets": [f"layer:6@{path}"]}, "data": []} for path in ("there", "here"))
+    check_resumable(there, here, ())
+    with pytest.raises(UserError, match="targets"):
+        check_resumable(there, {"config": {"targets": ["layer:5@there"]}, "data": []}, ())
 
 
 def test_a_run_can_begin_with_the_encoder_of_another(music, run, tmp_path, capsys):
@@ -305,7 +320,7 @@ def test_a_run_can_begin_with_the_encoder_of_another(music, run, tmp_path, capsy
     first, second = (load_encoder(str(folder))(audio)["hidden"] for folder in (run, tmp_path / "run"))
     np.testing.assert_allclose(first, second, atol=1e-4)
     said = refused(hubert_flags(music, codebooks=books, init_from=run, model__width=48), tmp_path / "wide", capsys)
-    assert "has another encoder than this config" in said and "projection/kernel" in said
+    assert "has another encoder than this config" in said and "width 32 there, 48 here" in said
 
 
 @pytest.mark.parametrize("untied", [True, False])

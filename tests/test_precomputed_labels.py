@@ -27,7 +27,7 @@ from musicssl_jax.targets.codebook import Codebook, front_end_of, load_codebook,
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.front_ends import make_front_end
 from musicssl_jax.targets.labelling import crop_labeller, overlap_agreement, track_labels, windows
-from musicssl_jax.targets.open_targets import fingerprints, make_features, open_targets
+from musicssl_jax.targets.open_targets import fingerprints, front_ends_of, make_features, open_targets
 from musicssl_jax.targets.precomputed import LabelSet, SplitLabels, new_labels, write_shard
 from musicssl_jax.targets.target_set import TargetSet
 from musicssl_jax.train import main as train
@@ -92,7 +92,9 @@ def run(music, codebook, folder):
 
 def opened(music, tmp_path, **fields):
     config = load(flags(music, **fields))[0]
-    return open_targets(config, tmp_path / "run", open_data(config), make_mesh(1, 1), lambda line: None)
+    return open_targets(
+        config, front_ends_of(config), tmp_path / "run", open_data(config), make_mesh(1, 1), lambda line: None
+    )
 
 
 def assert_same_but_for_near_ties(labels, expected, frames, centroids):

@@ -279,8 +279,8 @@ class Hubert:
         For each label set NAME, of masked frames: NAME/loss (nats), NAME/loss_bits (the reference's unit),
         NAME/accuracy, NAME/copy_accuracy (of giving every frame the label of the nearest seen frame: under that a
         model has learned nothing), NAME/accuracy_at_D (frames D away from what is seen, the last one D or more),
-        NAME/label_entropy_bits (of the labels' histogram: what guessing by frequency costs), NAME/chance_bits (what
-        guessing blindly costs), NAME/used (share of clusters in the batch); the same loss and accuracy of seen frames
+        NAME/label_entropy (of the labels' histogram: what guessing by frequency costs) and NAME/chance (what guessing
+        blindly costs), both also in _bits, NAME/used (share of clusters in the batch); loss and accuracy of seen frames
         under NAME/unmasked_... if they are looked at. `features/penalty`: mean squared output of the conv stack.
         """
         del step
@@ -311,8 +311,9 @@ class Hubert:
             near = sums["correct_at_distance"][i] / jnp.maximum(sums["at_distance"], 1)
             logged |= {f"{name}/accuracy_at_{d + 1}": near[d] for d in range(EDGE_DISTANCES)}
             share = sums["histograms"][i] / jnp.maximum(sums["histograms"][i].sum(), 1)
-            logged[f"{name}/label_entropy_bits"] = -jnp.sum(share * jnp.log2(jnp.maximum(share, 1e-30)))
-            logged[f"{name}/chance_bits"] = jnp.float32(math.log2(self.classes[i]))
+            entropy, chance = -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-30))), jnp.log(self.classes[i])
+            logged |= {f"{name}/label_entropy": entropy, f"{name}/label_entropy_bits": entropy / math.log(2)}
+            logged |= {f"{name}/chance": chance, f"{name}/chance_bits": chance / math.log(2)}
             logged[f"{name}/used"] = jnp.mean(share > 0)
         return logged
 

@@ -117,6 +117,7 @@ def _description(codebook: Codebook, centroids: bytes) -> dict[str, Any]:
         "data": codebook.data,
         "settings": codebook.settings,
         "inertia_curve": codebook.inertia_curve.tolist(),
+        "usage": codebook.usage.tolist(),
         "empty_clusters": np.flatnonzero(codebook.usage == 0).tolist(),
         "sha256": {CENTROIDS: hashlib.sha256(centroids).hexdigest()},
         "versions": {

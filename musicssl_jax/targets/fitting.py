@@ -85,6 +85,7 @@ def fit_codebook(
     mesh: Mesh,
     options: FitOptions,
     data: Any,
+    crops: Any = None,
     state_file: str | os.PathLike | None = None,
     progress: Progress = lambda *_: None,
 ) -> Codebook:
@@ -101,6 +102,7 @@ def fit_codebook(
         mesh: the devices that share the work.
         options: of k-means and of how frames are drawn.
         data: fingerprint of the collections, any JSON value.
+        crops: what decides which crops the batches are of, any JSON value: a fit goes on with the same ones only.
         state_file: where the fit is saved now and then. If it is there, the fit goes on from it, on as many devices
             with the same result to the bit. It is left there: delete it when the codebook is safe.
         progress: told whenever something is done.
@@ -115,7 +117,7 @@ def fit_codebook(
             "ask for fewer clusters, or raise initial_frames"
         )
     described = {"front_end": front_end_of(features), "data": data}
-    settings = {"clusters": clusters, **dataclasses.asdict(options)}
+    settings = {"clusters": clusters, **dataclasses.asdict(options), "crops": crops}
     file = Path(state_file) if state_file else None
     saved = read_fit(file, described | settings) if file and file.exists() else None
     position, curve = (saved.position, saved.curve) if saved else (0, [])

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +28,8 @@ from musicssl_jax.targets.names import parse_layer, set_name
 from musicssl_jax.targets.precomputed import Labels, label_reader, open_labels
 from musicssl_jax.targets.target_set import TargetSet
 from musicssl_jax.training.batches import BatchPlan
+from musicssl_jax.training.outlook import duration
+from musicssl_jax.training.progress import QUIET_SECONDS
 from musicssl_jax.training.step import batch_sharding
 
 FOLDER = "codebooks"
@@ -47,18 +50,32 @@ class Targets(NamedTuple):
     read_labels: Callable[[Sequence[Place]], dict[str, np.ndarray]] | None = None
 
 
+def front_ends_of(config: Any) -> list[Features]:
+    """What the config's label sets are of, then what is regressed; nothing where there are no label sets.
+
+    Raises UserError: a layer's run is missing or does not suit. Nothing is written.
+    """
+    if config.objective != "hubert":
+        return []
+    return [make_features(target, config) for target in (*config.targets, *filter(None, [config.regression]))]
+
+
 def open_targets(
-    config: Any, workdir: Path, collections: Sequence[Collection], mesh: Mesh, say: Callable[[str], None]
+    config: Any,
+    front_ends: Sequence[Features],
+    workdir: Path,
+    collections: Sequence[Collection],
+    mesh: Mesh,
+    say: Callable[[str], None],
 ) -> Targets:
-    """The label sets of `config.targets`; codebooks that neither the config nor the run's folder has are fitted.
+    """The label sets of `front_ends_of` the config; codebooks that neither it nor the run's folder has are fitted.
 
     Raises UserError: a codebook or precomputed labels that are damaged, or of another front end, checkpoint, frame
     rate, number of clusters or data; whatever keeps a codebook from being fitted.
     """
-    if config.objective != "hubert":
+    if not front_ends:
         return Targets()
-    fronts = [make_features(target, config) for target in config.targets]
-    regressed = [make_features(config.regression, config)] if config.regression else []
+    fronts, regressed = front_ends[: len(config.targets)], front_ends[len(config.targets) :]
     warn_of_wide_windows(config, fronts, say)
     if config.labels:
         labels, grid = open_label_folders(config, fronts, collections), frame_grid(config)
@@ -166,7 +183,7 @@ def write_codebook(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder.parent}: {error.strerror}; give another folder") from None
-    with closing(Bar(features.name)) as bar:
+    with closing(Bar(features.name, say)) as bar:
         codebook = fit_codebook(
             features,
             functools.partial(crops_from, config, collections, mesh, features.margin),
@@ -175,6 +192,7 @@ def write_codebook(
             mesh=mesh,
             options=FitOptions(**options, seed=config.seed),
             data=fingerprints(collections),
+            crops=_crops_description(config),
             state_file=state_file,
             progress=bar.show,
         )
@@ -186,6 +204,12 @@ def write_codebook(
         f"codebook: {folder}, {len(codebook.inertia_curve)} batches, inertia {codebook.inertia_curve[-1]:.4g}, "
         f"{empty} of {clusters} clusters empty"
     )
+
+
+def _crops_description(config: Any) -> dict[str, Any]:
+    """What decides which crops a fit hears, beside the data and the seed."""
+    fields = ("weights", "crop_seconds", "crop_grid", "sampling", "normalize")
+    return {"clips": config.batch.clips, **{field: config.data[field] for field in fields}}
 
 
 def crops_from(
@@ -229,8 +253,8 @@ def warn_of_wide_windows(config: Any, fronts: Sequence[Features], say: Callable[
     """Says which front ends see around a masked span: their labels can be copied from what is seen."""
     grid = frame_grid(config)
     span = (config.mask.length - 1) * grid.hop + grid.receptive_field
-    for features in fronts:
-        if features.window > span and not parse_layer(features.name):
+    for target, features in zip(config.targets, fronts, strict=True):
+        if features.window > span and not parse_layer(target):
             say(
                 f"note: {features.name} looks at {features.window / config.data.sample_rate:.3g} s, more than the "
                 f"{span / config.data.sample_rate:.3g} s of a masked span: part of its labels can be guessed from the "
@@ -239,14 +263,23 @@ def warn_of_wide_windows(config: Any, fronts: Sequence[Features], say: Callable[
 
 
 class Bar:
-    """How far a fit is: a bar on a terminal, nothing elsewhere."""
+    """How far a fit is: a bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, say: Callable[[str], None]):
         self._bar = tqdm(desc=name, unit="batch", disable=None, file=sys.stderr)
+        self._say = say
+        self._begun = self._said = time.monotonic()
 
     def show(self, what: str, done: int, most: int) -> None:
+        """`done` of at most `most` batches of frames."""
         self._bar.total, self._bar.n = most, done
         self._bar.set_postfix_str(what)
+        now = time.monotonic()
+        if self._bar.disable and now - self._said > QUIET_SECONDS:
+            self._said = now
+            left = f", {duration((now - self._begun) / done * (most - done))} left at most" if done else ""
+            self._say(f"  batch {done} of at most {most} · {what}{left}")
 
     def close(self) -> None:
+        """Ends the bar."""
         self._bar.close()

@@ -7,6 +7,7 @@ from typing import Any
 from flax import traverse_util
 
 from musicssl_jax.errors import UserError, shortened
+from musicssl_jax.targets.names import set_name
 
 # What may change between the start of a run and its resumption; `steps` may grow.
 FREE_FIELDS = (
@@ -57,7 +58,11 @@ def check_resumable(saved: Mapping[str, Any], new: Mapping[str, Any], allow_chan
             f"this run began on other data: {_plain(saved['data'])} -> {_plain(new['data'])}; "
             "use another --workdir, or --allow_change=data.path"
         )
-    if _plain(saved.get("codebooks", [])) != _plain(new.get("codebooks", [])):
+
+
+def check_codebooks(saved: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """UserError: the run began with other codebooks than those of this start (`meta["codebooks"]`, ids)."""
+    if saved.get("codebooks", []) != new["codebooks"]:
         raise UserError(
             "this run began with other codebooks: its labels would change their meaning; put those back, or use "
             "another --workdir"
@@ -73,4 +78,6 @@ def _plain(value: Any) -> Any:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    return traverse_util.flatten_dict(_plain(config), sep=".")
+    flat = traverse_util.flatten_dict(_plain(config), sep=".")
+    # Where the run of a layer lies may change; that it is the same one is seen by the codebook.
+    return flat | {"targets": [set_name(target) for target in flat.get("targets", [])]}

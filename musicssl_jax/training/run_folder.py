@@ -34,15 +34,14 @@ def save_config(workdir: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def run_meta(config, collections: Sequence, codebooks: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint says of its run: resolved config, versions, the data's fingerprint, the codebooks' ids."""
+def run_meta(config, collections: Sequence) -> dict[str, Any]:
+    """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
     versions = {name: version(name) for name in PACKAGES}
     versions |= {"python": platform.python_version(), "musicssl_jax": __version__}
     return {
         "config": config.to_dict(),
         "versions": versions,
         "data": [collection.fingerprint for collection in collections],
-        "codebooks": list(codebooks),
     }
 
 

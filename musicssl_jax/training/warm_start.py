@@ -1,32 +1,37 @@
 """A fresh run whose encoder is an earlier run's."""
 
+import json
 from typing import Any
 
 import jax
 from flax import traverse_util
 
+from musicssl_jax import config as configs
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.training.reading import read_newest
 from musicssl_jax.training.state import TrainState
 
+RATES = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layer_drop", "feature_grad_mult")
+"""Fields of `config.model` that no parameter depends on, nor what it means."""
 
-def warm_start(state: TrainState, objective: Any, path: str) -> tuple[TrainState, str]:
-    """The state with the encoder of the newest whole checkpoint at `path`, and a line that says so.
+
+def warm_start(state: TrainState, objective: Any, config: Any) -> tuple[TrainState, str]:
+    """The state with the encoder of the newest whole checkpoint at `config.init_from`, and a line that says so.
 
     Heads, label embeddings and the optimizer's moments stay new; a teacher begins as the student does.
-    Raises UserError: no such checkpoint, or its encoder has other parameters (which are listed).
+    Raises UserError: no such checkpoint, or its encoder is another one (what differs is listed).
     """
-    step, found, _ = read_newest(path, ("params",))
+    path = config.init_from
+    step, found, meta = read_newest(path, ("params",))
+    changed = [
+        f"{name} {theirs!r} there, {config.model[name]!r} here"
+        for name, theirs in configs.from_json(json.dumps(meta["config"])).model.items()
+        if name not in RATES and theirs != config.model[name]
+    ]
+    if changed:
+        raise UserError(f"config.init_from={path} has another encoder than this config: {shortened(changed)}")
     have = traverse_util.flatten_dict(found["params"]["encoder"], sep="/")
     want = traverse_util.flatten_dict(state.params["encoder"], sep="/")
-    differing = [
-        f"{name}: {have[name].shape if name in have else 'nothing'} there, "
-        f"{want[name].shape if name in want else 'nothing'} here"
-        for name in sorted(have.keys() | want.keys())
-        if name not in have or name not in want or have[name].shape != want[name].shape
-    ]
-    if differing:
-        raise UserError(f"config.init_from={path} has another encoder than this config: {shortened(differing)}")
     taken = {name: jax.device_put(have[name], leaf.sharding) for name, leaf in want.items()}
     params = {**state.params, "encoder": traverse_util.unflatten_dict(taken, sep="/")}
     where = jax.tree.map(lambda leaf: leaf.sharding, state.teacher)

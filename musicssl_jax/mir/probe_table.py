@@ -62,7 +62,7 @@ def draw_table(table: Table, path: Path, title: str) -> None:
     """A panel a task, a bar a representation, with intervals; the last representation (chance) is a dashed line."""
     *rows, chance = next(iter(table.values()))
     lowest = min(0, *(result.interval[0] for results in table.values() for result in results.values()))
-    figure, panels = plt.subplots(1, len(table), figsize=(3 * len(table), 3.2), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(table), figsize=(3 * len(table), 4), sharey=True, layout="constrained")
     for panel, (task, results) in zip(np.atleast_1d(panels), table.items(), strict=True):
         scores = np.array([results[name].score for name in rows])
         intervals = np.array([results[name].interval for name in rows]).T
@@ -72,7 +72,7 @@ def draw_table(table: Table, path: Path, title: str) -> None:
         panel.axhline(results[chance].score, color="black", linestyle="--", linewidth=1, label=chance)
         panel.set_title(task, fontsize=10)
         panel.set_ylim(lowest, 1)
-        panel.tick_params(axis="x", labelrotation=40, labelsize=8)
+        panel.tick_params(axis="x", labelrotation=90, labelsize=8)
     np.atleast_1d(panels)[0].legend(fontsize=8, frameon=False)
     np.atleast_1d(panels)[0].set_ylabel("test score")
     figure.suptitle(title, fontsize=10)

@@ -17,9 +17,9 @@ from flax import nnx
 
 from musicssl_jax.flops import encoder_flops, transformer_flops
 from musicssl_jax.models.conv_encoder import frame_count
-from musicssl_jax.models.encoder import Encoder, EncoderConfig, normalize, to_float
+from musicssl_jax.models.encoder import Encoder, EncoderConfig, encoder_input
 from musicssl_jax.models.layers import Linear, standardize, uniform_fan_in
-from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, masked_positions, row_masks
+from musicssl_jax.models.masking import MaskConfig, batch_masks, channel_masks, masked_limit, masked_positions
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 SPREAD_EPSILON = 1e-6  # inside the root of every monitored variance (reference)
@@ -144,7 +144,7 @@ class Data2Vec:
         keys = jax.vmap(lambda row: jax.random.fold_in(dropout_key, row))(batch["row"]) if train else None
         waveform = self.waveform(batch)
         frames = encoder.project(encoder.features(waveform))
-        mask, limit = self._mask(batch, mask_key, frames.shape[1])
+        mask, limit = batch_masks(batch, mask_key, frames.shape[1], self.clips, self.mask)
         channels = channel_masks(channel_key, batch["row"], self.model.width, self.mask) if train else None
 
         x = encoder.transformer.embed(encoder.mask(frames, mask, channels, keys), keys=keys)
@@ -162,9 +162,7 @@ class Data2Vec:
 
     def waveform(self, batch: dict[str, Array]) -> Float[Array, "B N"]:
         """The encoder's input: float audio, normalised by its track if the run does so."""
-        if self.normalize:
-            return normalize(batch["audio"], batch["mean"], batch["std"])
-        return to_float(batch["audio"])
+        return encoder_input(batch, by_track=self.normalize)
 
     def example(self, frozen: tuple, batch: dict[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
         """waveform (B, N) and mask (B, T) of some rows as `loss` sees them under the same key."""
@@ -172,14 +170,7 @@ class Data2Vec:
         mask_key = jax.random.split(key, 4)[0]
         waveform = self.waveform(batch)
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
-        return {"waveform": waveform, "mask": self._mask(batch, mask_key, frames)[0]}
-
-    def _mask(self, batch: dict, key: Key[Array, ""], frames: int) -> tuple[Bool[Array, "B T"], int]:
-        """The rows' masks, and the most frames that any of them masks."""
-        if "mask" in batch:
-            return batch["mask"], frames
-        mask = row_masks(key, batch["row"], frames, self.clips, self.mask)
-        return mask, masked_limit(frames, self.mask)
+        return {"waveform": waveform, "mask": batch_masks(batch, mask_key, frames, self.clips, self.mask)[0]}
 
     def _targets(
         self,

@@ -113,6 +113,11 @@ def normalize(audio: Array, mean: Float[Array, " B"], std: Float[Array, " B"]) -
     return (to_float(audio) - mean[:, None]) * scale[:, None]
 
 
+def encoder_input(batch: dict[str, Array], *, by_track: bool) -> Float[Array, "B N"]:
+    """The audio of a batch as floats, normalised `by_track` statistics ("mean", "std") or as it is."""
+    return normalize(batch["audio"], batch["mean"], batch["std"]) if by_track else to_float(batch["audio"])
+
+
 def to_float(audio: Array) -> Float[Array, "B N"]:
     """PCM16 to [-1, 1); floats as they are."""
     scale = 1 / 32768 if jnp.issubdtype(audio.dtype, jnp.integer) else 1.0

@@ -18,8 +18,8 @@ from flax import nnx
 
 from musicssl_jax.flops import encoder_flops
 from musicssl_jax.models.conv_encoder import frame_count
-from musicssl_jax.models.encoder import Encoder, EncoderConfig, linear_from, normalize, to_float
-from musicssl_jax.models.masking import MaskConfig, channel_masks, masked_limit, masked_positions, row_masks
+from musicssl_jax.models.encoder import Encoder, EncoderConfig, encoder_input, linear_from
+from musicssl_jax.models.masking import MaskConfig, batch_masks, channel_masks, masked_limit, masked_positions
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 COSINE_EPSILON = 1e-8  # least norm in a cosine (torch.cosine_similarity)
@@ -143,7 +143,7 @@ class Hubert:
         labels = self._labels(frozen, batch)
         features = encoder.features(self.waveform(batch))
         frames = encoder.project(features)
-        mask, limit = self._mask(batch, mask_key, frames.shape[1])
+        mask, limit = batch_masks(batch, mask_key, frames.shape[1], self.clips, self.mask)
         channels = channel_masks(channel_key, batch["row"], self.model.width, self.mask) if train else None
 
         x = encoder.transformer.embed(encoder.mask(frames, mask, channels, keys), keys=keys)
@@ -182,29 +182,20 @@ class Hubert:
 
     def waveform(self, batch: dict[str, Array]) -> Float[Array, "B N"]:
         """The encoder's input: float audio, normalised by its track if the run does so."""
-        if self.normalize:
-            return normalize(batch["audio"], batch["mean"], batch["std"])
-        return to_float(batch["audio"])
+        return encoder_input(batch, by_track=self.normalize)
 
     def example(self, frozen: tuple, batch: dict[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
         """waveform (B, N), mask (B, T) and labels (B, T, sets) of some rows as `loss` sees them under the same key."""
         mask_key = jax.random.split(key, 4)[0]
         waveform = self.waveform(batch)
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
-        mask, _ = self._mask(batch, mask_key, frames)
+        mask, _ = batch_masks(batch, mask_key, frames, self.clips, self.mask)
         return {"waveform": waveform, "mask": mask, "labels": self._labels(frozen, batch)}
 
     def _labels(self, frozen: tuple[TargetSet, ...], batch: dict) -> Int[Array, "B T S"]:
         if "labels" in batch:
             return batch["labels"].astype(jnp.int32)
         return jnp.stack([target.labels(batch) for target in frozen[: len(self.classes)]], axis=-1)
-
-    def _mask(self, batch: dict, key: Key[Array, ""], frames: int) -> tuple[Bool[Array, "B T"], int]:
-        """The rows' masks, and the most frames that any of them masks."""
-        if "mask" in batch:
-            return batch["mask"], frames
-        mask = row_masks(key, batch["row"], frames, self.clips, self.mask)
-        return mask, masked_limit(frames, self.mask)
 
     def _kinds(self, mask: Bool[Array, "B T"], limit: int) -> list[tuple[str, Bool[Array, "B T"], float, int]]:
         """(name, which frames, weight in the loss, most frames of a row) of the kinds of frames that get logits."""

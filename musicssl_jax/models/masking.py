@@ -110,6 +110,15 @@ def masked_positions(mask: Bool[Array, "B T"], limit: int) -> tuple[Int[Array, "
     return order, valid.astype(jnp.float32)
 
 
+def batch_masks(
+    batch: dict[str, Array], key: Key[Array, ""], frames: int, clips: int, config: MaskConfig
+) -> tuple[Bool[Array, "B T"], int]:
+    """The masks of some rows of a batch, its own "mask" if it has one, and the most frames that any of them masks."""
+    if "mask" in batch:
+        return batch["mask"], frames
+    return row_masks(key, batch["row"], frames, clips, config), masked_limit(frames, config)
+
+
 def channel_masks(
     key: Key[Array, ""], rows: Int[Array, " B"], width: int, config: MaskConfig
 ) -> Bool[Array, "B D"] | None:

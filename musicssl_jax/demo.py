@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from data_pipelines.musicbox import Family, render_track
 from musicssl_jax.command import ArgumentParser, run_command
-from musicssl_jax.encoder_io import FrozenEncoder, load_encoder
+from musicssl_jax.encoder_io import load_encoder
 from musicssl_jax.errors import DIVERGED, DONE, UserError
+from musicssl_jax.frozen_encoder import FrozenEncoder
 from musicssl_jax.mir.baselines import BASELINES, Baseline, baseline_frames
 from musicssl_jax.mir.codes import bag_of_codes
 from musicssl_jax.mir.musicbox_probes import WINDOW_SECONDS, Frames, Representation, Track, probe_tracks

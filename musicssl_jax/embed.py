@@ -24,8 +24,9 @@ from data_pipelines.decode import Decoded, Limits, Rejected, decode_track
 from data_pipelines.pool import Died, WorkerPool
 from data_pipelines.sources import Source, walk_folder
 from musicssl_jax.command import ArgumentParser, run_command
-from musicssl_jax.encoder_io import FrozenEncoder, load_encoder
+from musicssl_jax.encoder_io import load_encoder
 from musicssl_jax.errors import UserError
+from musicssl_jax.frozen_encoder import FrozenEncoder
 from musicssl_jax.shapes import Float
 
 DECODE_TIME_LIMIT = 60.0  # seconds without progress

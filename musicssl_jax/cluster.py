@@ -16,7 +16,7 @@ import jax
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.config import load
 from musicssl_jax.errors import UserError
-from musicssl_jax.parallel import make_mesh
+from musicssl_jax.parallel import first_process_says, make_mesh
 
 DEFAULT = "--config=configs/musichubert.py"
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
         fronts = [make_features(target, config) for target in config.targets]
         for features, clusters in zip(fronts, config.clusters, strict=True):
             folder = output if len(fronts) == 1 else output / features.name
-            if folder.exists():
+            if first_process_says(folder.exists()):
                 read_codebook(config, features, clusters, folder, collections)
                 say(f"codebook: {folder} is there already and fits")
             else:

@@ -1,4 +1,4 @@
-"""The mesh and the table of partition rules."""
+"""The mesh and the table of partition rules; how processes agree and wait for each other."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -132,3 +133,13 @@ def state_specs(state: Any, rules: Rules, axis_sizes: Mapping[str, int]) -> Any:
 def shardings(specs: Any, mesh: Mesh) -> Any:
     """NamedShardings for a tree of PartitionSpecs."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+
+
+def first_process_says(answer: bool) -> bool:
+    """One answer for all processes, which must take the same branch."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
+def barrier(name: str) -> None:
+    """Returns when every process has come here."""
+    multihost_utils.sync_global_devices(name)

@@ -61,6 +61,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
+    from musicssl_jax.targets.codebook import checkpoint_files, read_codebooks
     from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
@@ -97,11 +98,13 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     else:
         state, saved = restored
         check_resumable(saved, meta, allow_change)
-    targets = open_targets(config, front_ends, workdir, collections, mesh, say)
+    first = int(state.step)
+    codebooks = read_codebooks(checkpoints.folder / str(first))
+    targets = open_targets(config, front_ends, workdir, collections, mesh, say, saved=codebooks)
     meta["codebooks"] = list(targets.ids)
     if restored is not None:
         check_codebooks(saved, meta)
-    first = int(state.step)
+    belongings = checkpoint_files(targets.codebooks)
     if first == config.steps:
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
         return
@@ -206,14 +209,14 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
                     if validating:
                         validate(step)
                     if last or signals:
-                        checkpoints.save_and_wait(step, state, meta)
+                        checkpoints.save_and_wait(step, state, meta, belongings)
                     elif saving:
-                        checkpoints.save(step, state, meta)
+                        checkpoints.save(step, state, meta, belongings)
                 if signals and not last:
                     raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
         except TrainingStopped as stop:
             if stop.code == DIVERGED:
-                checkpoints.save_and_wait(int(state.step), state, meta)
+                checkpoints.save_and_wait(int(state.step), state, meta, belongings)
             raise
     say(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
 

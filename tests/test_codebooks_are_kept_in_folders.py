@@ -11,7 +11,16 @@ from matplotlib.image import imread
 from safetensors.numpy import load_file
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, front_end_of, load_codebook, save_codebook
+from musicssl_jax.targets.codebook import (
+    Codebook,
+    check_fits,
+    checkpoint_files,
+    codebook_id,
+    front_end_of,
+    load_codebook,
+    read_codebooks,
+    save_codebook,
+)
 
 FILES = ["centroids.safetensors", "codebook.json", "codebook.png"]
 
@@ -29,15 +38,31 @@ def codebook():
     )
 
 
+def assert_same(codebook, other):
+    for field in dataclasses.fields(Codebook):
+        np.testing.assert_equal(getattr(codebook, field.name), getattr(other, field.name))
+
+
 def test_what_was_saved_comes_back(codebook, tmp_path):
     save_codebook(tmp_path / "new" / "codes", codebook)
     assert sorted(os.listdir(tmp_path / "new" / "codes")) == FILES
     assert os.listdir(tmp_path / "new") == ["codes"]  # nothing unfinished beside it
     loaded = load_codebook(tmp_path / "new" / "codes")
-    for field in dataclasses.fields(Codebook):
-        np.testing.assert_equal(getattr(loaded, field.name), getattr(codebook, field.name))
+    assert_same(loaded, codebook)
     assert codebook_id(loaded) == codebook_id(codebook)
     check_fits(loaded, band_energies(), 7, "here")
+
+
+def test_a_checkpoint_gives_back_its_codebooks_in_order(codebook, tmp_path):
+    """Also where there are so many that names sort otherwise, and each as any codebook's folder."""
+    assert read_codebooks(tmp_path) == []
+    codebooks = [dataclasses.replace(codebook, centroids=codebook.centroids + i) for i in range(12)]
+    for name, content in checkpoint_files(codebooks).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for read, saved in zip(read_codebooks(tmp_path), codebooks, strict=True):
+        assert_same(read, saved)
+    assert_same(load_codebook(tmp_path / "codebooks" / "3_bands"), codebooks[3])
 
 
 def test_the_folder_speaks_for_itself(codebook, tmp_path):

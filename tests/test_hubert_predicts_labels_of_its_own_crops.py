@@ -21,7 +21,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.models.hubert import nearest_unmasked
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
-from musicssl_jax.targets.codebook import load_codebook
+from musicssl_jax.targets.codebook import codebook_id, load_codebook, read_codebooks
 from musicssl_jax.targets.open_targets import front_ends_of, make_features, open_targets, warn_of_wide_windows
 from musicssl_jax.targets.target_set import TargetSet
 from musicssl_jax.train import main as train
@@ -111,17 +111,65 @@ def crop_of(track, start, samples, margin):
     }
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(music, run, tmp_path):
-    """Its last two steps and their checkpoint are lost, and done again."""
+def test_a_resumed_run_ends_like_an_uninterrupted_one(music, run, tmp_path, capsys):
+    """Its codebooks are lost and its last checkpoint is damaged: the one before has both."""
     shutil.copytree(run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    shutil.rmtree(tmp_path / "run/codebooks")
+    flip_a_bit(tmp_path / "run/checkpoints/12/codebooks/0_mfcc39/centroids.safetensors")
     train([*hubert_flags(music), f"--workdir={tmp_path / 'run'}"])
-    whole, again = curves(run), curves(tmp_path / "run")
+    said = capsys.readouterr()
+    assert "codebooks/0_mfcc39/centroids.safetensors does not match its SHA-256" in said.err
+    assert "going on from checkpoint 10" in said.err
+    assert said.out.count("put back from the run's checkpoint") == 2 and "fitted" not in said.out
+    assert_same_run(run, tmp_path / "run")
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    whole, again = curves(run), curves(other)
     for name, values in whole.items():
         np.testing.assert_array_equal(values, again[name], err_msg=name)
-    sums = [(folder / "checkpoints/12/meta/metadata").read_text() for folder in (run, tmp_path / "run")]
-    leaves = [json.loads(text)["leaves"] for text in sums]
-    assert leaves[0] == leaves[1]
+    texts = [(folder / "checkpoints/12/meta/metadata").read_text() for folder in (run, other)]
+    first, second = (json.loads(text) for text in texts)
+    assert first["leaves"] == second["leaves"] and first["meta"]["codebooks"] == second["meta"]["codebooks"]
+
+
+@pytest.mark.long
+def test_a_checkpoint_without_codebooks_goes_on_with_new_ones(music, run, tmp_path, capsys):
+    """As versions wrote it that did not keep them there: fitting gives the same again."""
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/codebooks")
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    forget_codebooks(tmp_path / "run/checkpoints/10")
+    assert read_codebooks(tmp_path / "run/checkpoints/10") == []
+    train([*hubert_flags(music), f"--workdir={tmp_path / 'run'}"])
+    assert capsys.readouterr().out.count("fitted to random frames") == 2
+    assert_same_run(run, tmp_path / "run")
+
+
+def forget_codebooks(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint / "codebooks")
+    sums = checkpoint / "SHA256SUMS"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if "  codebooks/" not in line))
+
+
+def test_a_checkpoint_alone_holds_the_codebooks(run, tmp_path):
+    for step in ("10", "12"):
+        shutil.copytree(run / "checkpoints" / step, tmp_path / step)
+        books = read_codebooks(tmp_path / step)
+        own = [load_codebook(folder) for folder in codebooks_of(run).split(",")]
+        assert [codebook_id(book) for book in books] == [codebook_id(book) for book in own]
+        for book, expected in zip(books, own, strict=True):
+            assert (book.data, book.settings) == (expected.data, expected.settings)
+            np.testing.assert_array_equal(book.inertia_curve, expected.inertia_curve)
+            np.testing.assert_array_equal(book.usage, expected.usage)
+        assert "codebooks/1_cqt84/centroids.safetensors" in (tmp_path / step / "SHA256SUMS").read_text()
 
 
 def test_codebooks_fitted_beforehand_give_the_same_run(music, run, tmp_path):
@@ -205,9 +253,7 @@ def test_codebooks_that_do_not_fit_are_refused(music, run, tmp_path, capsys):
 def test_a_damaged_codebook_stops_a_resumed_run(music, run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     centroids = tmp_path / "run/codebooks/mfcc39_k12/centroids.safetensors"
-    content = bytearray(centroids.read_bytes())
-    content[-3] ^= 1
-    centroids.write_bytes(content)
+    flip_a_bit(centroids)
     assert "centroids.safetensors is damaged" in refused(hubert_flags(music, steps=20), tmp_path / "run", capsys)
     shutil.rmtree(centroids.parent)
     said = refused(hubert_flags(music, steps=20, seed=1), tmp_path / "run", capsys)

@@ -1,11 +1,14 @@
-"""A codebook, and the folder that holds it: `centroids.safetensors`, `codebook.json` and `codebook.png`."""
+"""A codebook, and the folder that holds it: `centroids.safetensors`, `codebook.json` and `codebook.png`.
+
+A checkpoint holds those of its run as folders `codebooks/0_mfcc39`, `codebooks/1_cqt84` ..., without the picture.
+"""
 
 import dataclasses
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +24,7 @@ from musicssl_jax.targets.features import Features
 CENTROIDS = "centroids.safetensors"
 DESCRIPTION = "codebook.json"
 PICTURE = "codebook.png"
+IN_CHECKPOINT = "codebooks"
 FORMAT = 1
 FRAME_RATE = ("sample_rate", "hop")  # fields of a front end's description
 
@@ -87,25 +91,31 @@ def _get(description: Mapping[str, Any], field: str) -> str:
 
 def save_codebook(folder: str | os.PathLike, codebook: Codebook) -> None:
     """Writes the folder, whole or not at all. UserError: there is something already, or it cannot be written."""
-    from safetensors.numpy import save
-
     from musicssl_jax.targets.codebook_figures import codebook_picture
     from musicssl_jax.training.figures import png
 
     whole = epath.Path(folder).expanduser()
     unfinished = whole.parent / f".{whole.name}.unfinished"
-    centroids = save({"centroids": codebook.centroids, "usage": codebook.usage})
     try:
         if whole.exists():
             raise UserError(f"{whole} is there already: choose another folder, or remove it")
         unfinished.rmtree(missing_ok=True)
         unfinished.mkdir(parents=True)
-        (unfinished / CENTROIDS).write_bytes(centroids)
-        (unfinished / DESCRIPTION).write_text(json.dumps(_description(codebook, centroids), indent=2) + "\n")
+        for name, content in _files(codebook).items():
+            (unfinished / name).write_bytes(content)
         (unfinished / PICTURE).write_bytes(png(codebook_picture(codebook)))
         unfinished.rename(whole)
     except OSError as error:
         raise UserError(f"cannot write the codebook {whole}: {error.strerror}; give another folder") from error
+
+
+def _files(codebook: Codebook) -> dict[str, bytes]:
+    """All that `load_codebook` reads, by file name."""
+    from safetensors.numpy import save
+
+    centroids = save({"centroids": codebook.centroids, "usage": codebook.usage})
+    description = json.dumps(_description(codebook, centroids), indent=2) + "\n"
+    return {CENTROIDS: centroids, DESCRIPTION: description.encode()}
 
 
 def _description(codebook: Codebook, centroids: bytes) -> dict[str, Any]:
@@ -161,3 +171,22 @@ def _read(path: epath.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder of a codebook") from error
+
+
+def checkpoint_files(codebooks: Sequence[Codebook]) -> dict[str, bytes]:
+    """The files, by their path in a checkpoint's folder, from which `read_codebooks` gives these back."""
+    return {
+        f"{IN_CHECKPOINT}/{number}_{codebook.front_end['front_end']}/{name}": content
+        for number, codebook in enumerate(codebooks)
+        for name, content in _files(codebook).items()
+    }
+
+
+def read_codebooks(checkpoint: str | os.PathLike) -> list[Codebook]:
+    """The codebooks in a checkpoint's folder (RUN/checkpoints/STEP), in the order of the run's label sets.
+
+    None in those of other objectives, or of versions that did not save them. UserError as of `load_codebook`.
+    """
+    folder = epath.Path(checkpoint).expanduser() / IN_CHECKPOINT
+    numbered = sorted(folder.glob("[0-9]*_*"), key=lambda path: int(path.name.split("_")[0]))
+    return [load_codebook(path) for path in numbered]

@@ -18,6 +18,7 @@ from data_pipelines.crops import Place, crop_batches
 from data_pipelines.records import Collection
 from musicssl_jax.errors import UserError
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
+from musicssl_jax.parallel import barrier, first_process_says
 from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, load_codebook, save_codebook
 from musicssl_jax.targets.features import Batch, Features
 from musicssl_jax.targets.filter_bank import FrameGrid
@@ -40,13 +41,14 @@ class Targets(NamedTuple):
     """What a musicHuBERT run predicts; empty for objectives that need no label sets.
 
     sets: for the step's `frozen` argument. margin: samples that they need on both sides of a crop. ids: of the
-    codebooks, which a resumed run has to find again. read_labels: `annotate` of `crop_batches`, where labels are not
-    computed in the step but read.
+    codebooks, which a resumed run has to find again. codebooks: that a checkpoint keeps. read_labels: `annotate` of
+    `crop_batches`, where labels are not computed in the step but read.
     """
 
     sets: tuple[TargetSet, ...] = ()
     margin: int = 0
     ids: tuple[str, ...] = ()
+    codebooks: tuple[Codebook, ...] = ()
     read_labels: Callable[[Sequence[Place]], dict[str, np.ndarray]] | None = None
 
 
@@ -67,9 +69,12 @@ def open_targets(
     collections: Sequence[Collection],
     mesh: Mesh,
     say: Callable[[str], None],
+    *,
+    saved: Sequence[Codebook] = (),
 ) -> Targets:
-    """The label sets of `front_ends_of` the config; codebooks that neither it nor the run's folder has are fitted.
+    """The label sets of `front_ends_of` the config.
 
+    Codebooks that neither it nor the run's folder has are taken from those `saved` in the run's checkpoint, or fitted.
     Raises UserError: a codebook or precomputed labels that are damaged, or of another front end, checkpoint, frame
     rate, number of clusters or data; whatever keeps a codebook from being fitted.
     """
@@ -84,19 +89,25 @@ def open_targets(
             target_sets(regressed, [None] * len(regressed), mesh),
             max((features.margin for features in regressed), default=0),
             labels[0].codebooks,
-            label_reader(labels, frames=frames, hop=grid.hop),
+            read_labels=label_reader(labels, frames=frames, hop=grid.hop),
         )
     folders = codebook_folders(config, workdir)
+    saved_as = dict(zip(folders, saved, strict=False))  # none of a fresh run, or of other targets
     codebooks = []
     for features, clusters, folder in zip(fronts, config.clusters, folders, strict=True):
-        if not folder.exists() and not config.codebooks:
-            write_codebook(config, features, clusters, folder, collections, mesh, say)
+        if not config.codebooks and first_process_says(not folder.exists()):
+            if folder in saved_as:
+                say(f"codebook: {folder} is missing and is put back from the run's checkpoint")
+                publish_codebook(folder, saved_as[folder])
+            else:
+                write_codebook(config, features, clusters, folder, collections, mesh, say)
         codebooks.append(read_codebook(config, features, clusters, folder, collections))
     centroids = [codebook.centroids for codebook in codebooks] + [None] * len(regressed)
     return Targets(
         target_sets([*fronts, *regressed], centroids, mesh),
         max(features.margin for features in [*fronts, *regressed]),
         tuple(map(codebook_id, codebooks)),
+        tuple(codebooks),
     )
 
 
@@ -196,14 +207,21 @@ def write_codebook(
             state_file=state_file,
             progress=bar.show,
         )
+    publish_codebook(folder, codebook)
     if jax.process_index() == 0:
-        save_codebook(folder, codebook)
         state_file.unlink(missing_ok=True)
     empty = int((codebook.usage == 0).sum())
     say(
         f"codebook: {folder}, {len(codebook.inertia_curve)} batches, inertia {codebook.inertia_curve[-1]:.4g}, "
         f"{empty} of {clusters} clusters empty"
     )
+
+
+def publish_codebook(folder: Path, codebook: Codebook) -> None:
+    """Writes the folder; when it returns, every process can read it. UserError: it cannot be written."""
+    if jax.process_index() == 0:
+        save_codebook(folder, codebook)
+    barrier(f"codebook {folder.name}")
 
 
 def _crops_description(config: Any) -> dict[str, Any]:

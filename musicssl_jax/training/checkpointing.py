@@ -2,9 +2,10 @@
 
 A checkpoint is an Orbax step folder with two items, `state` (every leaf of the training state under its
 name, as a nested dict) and `meta` (resolved config, versions, the data's fingerprint, and for every leaf its
-shape, type and checksum), plus `SHA256SUMS`, written before the folder gets its final name
-(`sha256sum -c SHA256SUMS` checks it by hand). The file hashes catch what happens to the files; the leaf
-checksums, computed on the device, catch what happens on the way between the device and the files.
+shape, type and checksum), files that belong to the run (musicHuBERT's `codebooks/`) and `SHA256SUMS`. The
+last two are written before the folder gets its final name; `sha256sum -c SHA256SUMS` checks it by hand. The
+file hashes catch what happens to the files; the leaf checksums, computed on the device, catch what happens
+on the way between the device and the files.
 """
 
 import errno
@@ -19,14 +20,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from musicssl_jax.errors import UserError, shortened
+from musicssl_jax.parallel import barrier, first_process_says
 from musicssl_jax.training.checksums import checksum
 from musicssl_jax.training.file_hashes import COMMIT_FILES, damaged_files, write_hashes
 
@@ -59,13 +59,14 @@ class Checkpoints:
         self._config = config
         self._saved_at = time.monotonic()
         self._writing: int | None = None
+        self._files: Mapping[str, bytes] = {}
         for logger in ("absl", "asyncio"):
             logging.getLogger(logger).addFilter(_not_reported_twice)
         with self._reporting_unwritable_folder():
             folder.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
                 _drop_unreadable_bookkeeping(folder)
-            _barrier("checkpoint bookkeeping")
+            barrier("checkpoint bookkeeping")
             self._manager = ocp.CheckpointManager(folder, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
@@ -77,7 +78,7 @@ class Checkpoints:
         return ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(rules),
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_sums),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
         )
 
     @property
@@ -95,9 +96,9 @@ class Checkpoints:
         if jax.process_count() == 1:
             return passed
         # Clocks differ and asking the first process stalls the devices: not at every step.
-        return step % 10 == 0 and _first_process_says(passed)
+        return step % 10 == 0 and first_process_says(passed)
 
-    def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: Any, meta: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> None:
         """Saves in the background; when it returns, the state's buffers may be donated.
 
         Saving a step that is already there does nothing: a step determines the state.
@@ -106,6 +107,7 @@ class Checkpoints:
             step: number of updates done.
             state: a pytree of jax.Arrays.
             meta: plain JSON values: {"config": ..., "versions": ..., "data": ...}.
+            files: small ones that belong to it, by their path in its folder.
 
         Raises:
             UserError: this save or the one before it could not be written.
@@ -114,7 +116,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             if step in self._manager.all_steps():
                 return
-            self._writing = step
+            self._writing, self._files = step, files or {}
             _check_room(self.folder, state)
             item = {"meta": dict(meta), "leaves": _describe(state, _checksums(state))}
             self._manager.save(
@@ -126,14 +128,16 @@ class Checkpoints:
             )
             self._saved_at = time.monotonic()
 
-    def save_and_wait(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    def save_and_wait(
+        self, step: int, state: Any, meta: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    ) -> None:
         """Saves before the process ends: returns when the checkpoint has its final name.
 
         A save that Orbax reports as done but whose folder is missing is made again, since nobody will later.
         Raises UserError as `save` does, RuntimeError when the folder is missing even so.
         """
         for _ in range(2):
-            self.save(step, state, meta)
+            self.save(step, state, meta, files)
             self.wait()
             if (self.folder / str(step)).exists():
                 return
@@ -170,7 +174,7 @@ class Checkpoints:
     ) -> tuple[State, dict[str, Any]] | None:
         """Restores `step`, or notes in `damages` what is wrong with it."""
         damage = damaged_files(self.folder / str(step)) if jax.process_index() == 0 else None
-        if not _first_process_says(damage is None):
+        if not first_process_says(damage is None):
             damages[step] = damage or ""
             return None
         item = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -198,7 +202,7 @@ class Checkpoints:
                     f"going on from checkpoint {instead}; the damaged one is kept as {aside.name}",
                     file=sys.stderr,
                 )
-        _barrier("damaged checkpoints set aside")
+        barrier("damaged checkpoints set aside")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -211,13 +215,16 @@ class Checkpoints:
         with self._reporting_unwritable_folder():
             self._manager.close()
 
-    def _write_sums(self) -> None:
-        """Runs in Orbax's thread when all files are written and the folder does not yet have its name."""
+    def _complete(self) -> None:
+        """Runs in Orbax's thread when its files are written and the folder does not yet have its name."""
         if jax.process_index() != 0:
             return
         # On object stores Orbax writes in place and commits by a file.
         unfinished = sorted(self.folder.glob(f"{self._writing}.orbax-checkpoint-tmp*"))
         path = unfinished[0] if unfinished else self.folder / str(self._writing)
+        for name, content in self._files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
         write_hashes(path)
 
     @contextmanager
@@ -308,15 +315,6 @@ def _free_name(path: epath.Path) -> epath.Path:
         taken += 1
         free = path.with_name(f"{path.name}-{taken}")
     return free
-
-
-def _first_process_says(answer: bool) -> bool:
-    """One answer for all processes, which must take the same branch."""
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
-
-
-def _barrier(name: str) -> None:
-    multihost_utils.sync_global_devices(name)
 
 
 def _not_reported_twice(record: logging.LogRecord) -> bool:

@@ -206,6 +206,8 @@ def base() -> dict:
             "swap_gap": 0.01,  # least rise of the loss, as a share of it, when clips get each other's targets
             "patience": 5,  # rows of metrics in a row
         },
-        "init_from": "",  # a run whose encoder this one begins with; empty: random
+        # The model that this run begins with: a run, a transformers folder, a fairseq .pt, hf:OWNER/NAME; empty: none.
+        "init_from": "",
+        "init_parts": "trunk",  # what of it: its encoder; "all": also heads and teacher, as far as they fit
         "wandb": False,
     }

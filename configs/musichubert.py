@@ -205,6 +205,8 @@ def base() -> dict:
             "used": 0.02,  # least share of the clusters that the labels of a batch make use of
             "patience": 5,  # rows of metrics in a row
         },
-        "init_from": "",  # a run whose encoder this one begins with; empty: random
+        # The model that this run begins with: a run, a transformers folder, a fairseq .pt, hf:OWNER/NAME; empty: none.
+        "init_from": "",
+        "init_parts": "trunk",  # what of it: its encoder; "all": also heads and teacher, as far as they fit
         "wandb": False,
     }

@@ -14,6 +14,7 @@ COMMANDS = {
     "cluster": ("musicssl_jax.cluster", "fit the codebooks of musicHuBERT ahead of its training"),
     "label": ("musicssl_jax.label", "labels of whole tracks, computed once, for dear targets"),
     "iterate": ("musicssl_jax.iterate", "musicHuBERT's two iterations, one after the other"),
+    "convert": ("musicssl_jax.convert", "models to and from PyTorch: transformers folders, fairseq files"),
     "embed": ("musicssl_jax.embed", "features of your audio files from a trained encoder"),
     "demo": ("musicssl_jax.demo", "synthetic music, a small run, probes: one screen of results"),
     "doctor": ("musicssl_jax.doctor", "what this machine has, and what is missing for what"),

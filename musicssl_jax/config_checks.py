@@ -50,6 +50,7 @@ _BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 _DEMANDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("precision", *_one_of("bfloat16", "float32")),
     ("data.sampling", *_one_of("duration", "track")),
+    ("init_parts", *_one_of("trunk", "all")),
     ("model.conv_norm", *_one_of("layer", "group")),
     ("model.positional", *_one_of("stacked", "weight_norm")),
     ("optimizer.name", *_one_of("adam_fairseq", "adamw")),

@@ -6,39 +6,36 @@ encode = load_encoder("runs/music2vec_base")
 hidden = encode(waveform)["hidden"]  # (layers + 1, frames, width); waveform: mono at encode.sample_rate
 """
 
-import json
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+from flax import traverse_util
 
 from musicssl_jax import config as configs
-from musicssl_jax.errors import UserError
 from musicssl_jax.frozen_encoder import FrozenEncoder, frozen_encoder
+from musicssl_jax.interop.reading import read_pretrained
 from musicssl_jax.models.objective import make_objective
-from musicssl_jax.training.reading import read_newest
 
 Weights = Literal["student", "teacher"]
 
 RANDOM = "random:"
 
 
-def load_encoder(path: str, *, weights: Weights = "student") -> FrozenEncoder:
-    """The encoder of a run folder (its newest whole checkpoint), of one checkpoint (RUN/checkpoints/STEP), or, as
-    `random:CONFIG.py[:VARIANT]`, with the initial parameters that training with that config begins with.
+def load_encoder(path: str, *, weights: Weights = "student", download: bool = False) -> FrozenEncoder:
+    """The encoder of a run folder (its newest whole checkpoint), of one checkpoint (RUN/checkpoints/STEP), of a
+    transformers folder or a fairseq .pt file, of `hf:OWNER/NAME`, or, as `random:CONFIG.py[:VARIANT]`, with the initial
+    parameters that training with that config begins with.
 
-    `weights`: the student's, or the teacher's where it has its own.
-    Raises UserError: nothing there, no whole checkpoint, no such config.
+    weights: the student's, or the teacher's where it has its own. download: whether a model of the Hugging Face hub
+    may be fetched.
+    Raises UserError: nothing there, no whole checkpoint, another kind of model, no such config.
     """
     if path.startswith(RANDOM):
         config = configs.read(path.removeprefix(RANDOM))
-        objective = make_objective(config)
-        params = jax.jit(objective.init)(jax.random.key(config.seed))
-        return frozen_encoder(config, objective, params, name=path)
-    found, state, meta = read_newest(path, ("params", "teacher"))
-    config = configs.from_json(json.dumps(meta["config"]))
-    params = state["params"]
-    if weights == "teacher":
-        if "teacher" not in state:
-            raise UserError(f"{path} is a run without a teacher: ask for the student's weights")
-        params = {**params, "encoder": {**params["encoder"], **state["teacher"]}}
-    return frozen_encoder(config, make_objective(config), params, name=str(found))
+        params = jax.jit(make_objective(config).init)(jax.random.key(config.seed))
+        return frozen_encoder(config, params["encoder"], name=path)
+    model = read_pretrained(path, download=download).with_weights(weights)
+    encoder = {n.removeprefix("encoder/"): jnp.asarray(v) for n, v in model.params.items() if n.startswith("encoder/")}
+    name = model.origin.where if model.origin.kind == "run" else path
+    return frozen_encoder(model.config, traverse_util.unflatten_dict(encoder, sep="/"), name=name)

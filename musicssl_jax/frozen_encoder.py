@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
-from musicssl_jax.models.encoder import hidden_states, normalize, to_float
+from musicssl_jax.models.encoder import EncoderConfig, encoder_with, hidden_states, normalize, to_float
 from musicssl_jax.shapes import Float, Int16
 
 Audio = Float[np.ndarray, " samples"] | Int16[np.ndarray, " samples"]
@@ -91,12 +91,13 @@ class FrozenEncoder:
         return (samples - self.receptive_field) // self.hop + 1
 
 
-def frozen_encoder(config: Any, objective: Any, params: dict, *, name: str) -> FrozenEncoder:
-    """The encoder that `params` of `objective` hold, in the precision that the config trains in."""
+def frozen_encoder(config: Any, params: dict, *, name: str) -> FrozenEncoder:
+    """The encoder whose parameters are `params`, in the precision that the config trains in."""
+    encoder_config = EncoderConfig(**config.model, dtype=config.precision)
 
     def apply(params, audio, mean, std, lengths):
         waveform = normalize(audio, mean, std) if config.data.normalize else to_float(audio)
-        return hidden_states(objective.encoder(params), waveform, lengths)["hidden"]
+        return hidden_states(encoder_with(encoder_config, params), waveform, lengths)["hidden"]
 
     hop, field = hop_and_receptive_field(config.model.conv_layers)
     return FrozenEncoder(

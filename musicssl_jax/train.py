@@ -61,6 +61,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
+    from musicssl_jax.interop.reading import read_pretrained
     from musicssl_jax.targets.codebook import checkpoint_files, read_codebooks
     from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
@@ -90,16 +91,17 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
     meta = run_meta(config, collections)
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
+    codebooks: Sequence = ()
     if restored is None:
         state = sharded_state(objective, optimizer, mesh, config.seed)
         if config.init_from:
-            state, origin = warm_start(state, objective, config)
-            say(origin)
+            state, codebooks, said = warm_start(state, objective, config, read_pretrained(config.init_from))
+            say(said)
     else:
         state, saved = restored
         check_resumable(saved, meta, allow_change)
+        codebooks = read_codebooks(checkpoints.folder / str(int(state.step)))
     first = int(state.step)
-    codebooks = read_codebooks(checkpoints.folder / str(first))
     targets = open_targets(config, front_ends, workdir, collections, mesh, say, saved=codebooks)
     meta["codebooks"] = list(targets.ids)
     if restored is not None:

@@ -285,6 +285,11 @@ def _describe(state: Any, checksums: Mapping[str, int]) -> dict[str, Any]:
 
 def _check_architecture(saved: Mapping[str, Any], abstract_state: Any, path: epath.Path) -> None:
     have = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in saved.items()}
+    if not any(name.startswith("opt_state/") for name in have):
+        raise UserError(
+            f"{path} is a converted model without an optimizer's state, which cannot be resumed: begin a run with it, "
+            "--config.init_from=... and another --workdir"
+        )
     want = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(abstract_state).items()}
     names = [name for name in {**want, **have} if have.get(name) != want.get(name)]
     # The teacher and the optimizer's moments follow the parameters: naming those is enough.

@@ -20,6 +20,7 @@ FREE_FIELDS = (
     "data.threads",
     "codebooks",
     "init_from",
+    "init_parts",
     "labels",
     "valid",
     "wandb",

@@ -35,14 +35,19 @@ def save_config(workdir: Path, text: str) -> None:
 
 
 def run_meta(config, collections: Sequence) -> dict[str, Any]:
-    """What a checkpoint says of its run: resolved config, versions, and the data's fingerprint."""
-    versions = {name: version(name) for name in PACKAGES}
-    versions |= {"python": platform.python_version(), "musicssl_jax": __version__}
+    """What a checkpoint says of its run: resolved config, versions, the data's fingerprint and hours."""
     return {
         "config": config.to_dict(),
-        "versions": versions,
+        "versions": package_versions(),
         "data": [collection.fingerprint for collection in collections],
+        "hours": [round(collection.hours("train"), 4) for collection in collections],
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what a checkpoint was made with."""
+    versions = {name: version(name) for name in PACKAGES}
+    return versions | {"python": platform.python_version(), "musicssl_jax": __version__}
 
 
 def save_example(workdir: Path, objective, frozen: tuple, batch, step: int, config) -> None:

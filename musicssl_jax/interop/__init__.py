@@ -1,0 +1,1 @@
+"""Models in and out: runs of ours, transformers folders, fairseq files."""

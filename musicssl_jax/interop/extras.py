@@ -1,0 +1,85 @@
+"""What foreign formats have no place for, packed to travel beside what they have: config, heads, teacher, codebooks.
+
+Packed as (JSON values, arrays by name), which a transformers folder keeps in two files of ours and a fairseq file under
+a key of ours.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from musicssl_jax import config as configs
+from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
+from musicssl_jax.targets.codebook import Codebook
+
+FORMAT = 1
+
+Value = TypeVar("Value")
+
+
+class Packed(NamedTuple):
+    """values: JSON. arrays: "params/...", "teacher/...", "foreign/...", "codebooks/0/centroids"."""
+
+    values: dict[str, Any]
+    arrays: Tensors
+
+
+def pack(model: Pretrained, placed: Collection[str]) -> Packed:
+    """All of the model but the tensors in `placed`, which the format holds itself ("params/...", "teacher/...")."""
+    named = prefixed("params", model.params) | prefixed("teacher", model.teacher)
+    arrays = {name: value for name, value in named.items() if name not in placed}
+    arrays |= prefixed("foreign", model.origin.foreign)
+    descriptions = []
+    for i, codebook in enumerate(model.codebooks):
+        arrays |= {f"codebooks/{i}/centroids": codebook.centroids, f"codebooks/{i}/usage": codebook.usage}
+        arrays[f"codebooks/{i}/inertia_curve"] = codebook.inertia_curve
+        descriptions.append({name: getattr(codebook, name) for name in ("front_end", "data", "settings")})
+    values = {
+        "format": FORMAT,
+        "config": model.config.to_dict(),
+        "step": model.step,
+        "data": model.data,
+        "codebooks": descriptions,
+        "origin": origin_to_json(model.origin),
+    }
+    return Packed(json.loads(json.dumps(values)), arrays)
+
+
+def unpack(packed: Packed, params: Tensors, teacher: Tensors) -> Pretrained:
+    """The model whose other parameters the format held itself."""
+    values, arrays = packed
+    return Pretrained(
+        config=configs.from_json(json.dumps(values["config"])),
+        params=params | under("params", arrays),
+        teacher=teacher | under("teacher", arrays),
+        codebooks=tuple(_codebook(i, d, arrays) for i, d in enumerate(values["codebooks"])),
+        step=values["step"],
+        data=values["data"],
+        origin=origin_from_json(values["origin"], under("foreign", arrays)),
+    )
+
+
+def _codebook(number: int, description: Mapping[str, Any], arrays: Tensors) -> Codebook:
+    fields: dict[str, Any] = {**description, **under(f"codebooks/{number}", arrays)}
+    return Codebook(**fields)
+
+
+def origin_to_json(origin: Origin) -> dict[str, Any]:
+    """All of an origin but its tensors."""
+    return {f.name: getattr(origin, f.name) for f in dataclasses.fields(origin) if f.name != "foreign"}
+
+
+def origin_from_json(values: Mapping[str, Any], foreign: Tensors) -> Origin:
+    """The same backwards."""
+    return Origin(**values, foreign=foreign)
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """The same values under PREFIX/NAME."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Those under PREFIX/, without it."""
+    return {name.removeprefix(f"{prefix}/"): v for name, v in tensors.items() if name.startswith(f"{prefix}/")}

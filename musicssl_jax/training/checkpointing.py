@@ -285,18 +285,22 @@ def _describe(state: Any, checksums: Mapping[str, int]) -> dict[str, Any]:
 
 def _check_architecture(saved: Mapping[str, Any], abstract_state: Any, path: epath.Path) -> None:
     have = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in saved.items()}
-    if not any(name.startswith("opt_state/") for name in have):
+    want = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(abstract_state).items()}
+    if any(map(_is_moment, want)) and not any(map(_is_moment, have)):
         raise UserError(
             f"{path} is a converted model without an optimizer's state, which cannot be resumed: begin a run with it, "
             "--config.init_from=... and another --workdir"
         )
-    want = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(abstract_state).items()}
     names = [name for name in {**want, **have} if have.get(name) != want.get(name)]
     # The teacher and the optimizer's moments follow the parameters: naming those is enough.
     names = [name for name in names if name.startswith("params/")] or names
     if names:
         listed = [f"{n}: saved {have.get(n, 'nothing')}, wanted {want.get(n, 'nothing')}" for n in names]
         raise UserError(f"{path} is a checkpoint of another architecture: {shortened(listed)}")
+
+
+def _is_moment(name: str) -> bool:
+    return name.startswith("opt_state/")
 
 
 def _drop_unreadable_bookkeeping(folder: epath.Path) -> None:

@@ -97,7 +97,7 @@ def frozen_encoder(config: Any, params: dict, *, name: str) -> FrozenEncoder:
 
     def apply(params, audio, mean, std, lengths):
         waveform = normalize(audio, mean, std) if config.data.normalize else to_float(audio)
-        return hidden_states(encoder_with(encoder_config, params), waveform, lengths)["hidden"]
+        return hidden_states(encoder_with(encoder_config, params), waveform, lengths, sealed=True)["hidden"]
 
     hop, field = hop_and_receptive_field(config.model.conv_layers)
     return FrozenEncoder(

@@ -136,13 +136,18 @@ def encoder_with(config: EncoderConfig, params: dict) -> Encoder:
 
 
 def hidden_states(
-    encoder: Encoder, waveform: Float[Array, "B N"], lengths: Int[Array, " B"] | None = None
+    encoder: Encoder,
+    waveform: Float[Array, "B N"],
+    lengths: Int[Array, " B"] | None = None,
+    *,
+    sealed: bool = False,
 ) -> dict[str, Any]:
     """Everything evaluation wants, without dropout: a dict of
 
     conv (B, T, C): conv stack output; hidden (L+1, B, T, D): the transformer's input after positions and
     norm, then every block's output; ffn (L, B, T, D): FFN outputs; last (B, T, D); padding (B, T) or None.
-    `lengths` (B,): samples of each row that are audio; frames beyond are hidden from attention.
+    `lengths` (B,): samples of each row that are audio; frames beyond are hidden from attention, and, if `sealed`, from
+    the positional convolutions, where the reference lets them through.
     """
     conv = encoder.features(waveform, lengths)
     frames = conv.shape[1]
@@ -155,7 +160,7 @@ def hidden_states(
         ffns, outputs = carried
         return ffns.at[index].set(ffn), outputs.at[index].set(output)
 
-    first = encoder.transformer.embed(projected, padding=padding)
+    first = encoder.transformer.embed(projected, padding=padding, sealed=sealed)
     last, (ffns, outputs) = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=(empty, empty))
     return {
         "conv": conv,

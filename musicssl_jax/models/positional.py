@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
-from musicssl_jax.models.layers import gelu, standardize, uniform_fan_in
-from musicssl_jax.shapes import Array, Float
+from musicssl_jax.models.layers import gelu, standardize, uniform_fan_in, zero_padding
+from musicssl_jax.shapes import Array, Bool, Float
 
 
 class GroupedConv(nnx.Module):
@@ -32,11 +32,12 @@ class StackedPositional(nnx.Module):
             taps = max(3, kernel // depth)
             setattr(self, f"layer{i}", GroupedConv(width, taps, groups, rngs=rngs))
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"], unseen: Bool[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        """`unseen`: frames that are zeroed before each convolution, as if the clip ended there."""
         frames = x.shape[1]
         for i in range(self.depth):
             # An even kernel makes one frame too many; the reference drops the last.
-            y = getattr(self, f"layer{i}")(x)[:, :frames]
+            y = getattr(self, f"layer{i}")(zero_padding(x, unseen))[:, :frames]
             x = gelu(standardize(y, axis=-1).astype(x.dtype))
         return x
 
@@ -73,5 +74,6 @@ class WeightNormPositional(nnx.Module):
     def __init__(self, width: int, *, kernel: int, groups: int, rngs: nnx.Rngs):
         self.layer0 = WeightNormConv(width, kernel, groups, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return gelu(self.layer0(x))
+    def __call__(self, x: Float[Array, "B T D"], unseen: Bool[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        """`unseen`: frames that are zeroed before the convolution."""
+        return gelu(self.layer0(zero_padding(x, unseen)))

@@ -107,11 +107,16 @@ class Transformer(nnx.Module):
         x: Float[Array, "B T D"],
         *,
         padding: Bool[Array, "B T"] | None = None,
+        sealed: bool = False,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """The blocks' input: frames plus positions, normalised unless `norm_first`."""
+        """The blocks' input: frames plus positions, normalised unless `norm_first`.
+
+        In the reference, norms between data2vec's positional convolutions make padded frames non-zero, and these reach
+        the last frames of the clip. `sealed`: they do not, and a clip's frames are what they are without padding.
+        """
         x = zero_padding(x, padding)
-        x = x + self.positional(x)
+        x = x + self.positional(x, padding if sealed else None)
         if not self.config.norm_first:
             x = self.norm(x)
         return dropout(x, self.config.dropout, fold_in(keys, self.config.layers))

@@ -1,8 +1,10 @@
-"""The reference figures of `MUSICSSL_GOLDEN` (default: tests/golden), and fairseq's names for our parameters."""
+"""The reference figures of `MUSICSSL_GOLDEN` (default: tests/golden), and fairseq's names for our parameters.
 
-import ast
+The names stand here once more than in `musicssl_jax.interop`, so that each map is held to figures that the other did
+not read.
+"""
+
 import json
-import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from musicssl_jax.interop.fairseq_config import parse_conv_layers
 from musicssl_jax.models.encoder import EncoderConfig
 from musicssl_jax.parallel import make_mesh, path_name
 from musicssl_jax.training.optimizer import make_optimizer
@@ -61,18 +64,6 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         return {name: arrays[name] for name in arrays.files}, json.loads(path.with_suffix(".json").read_text())
 
 
-def conv_layers(text: str) -> tuple[tuple[int, int, int], ...]:
-    """Reads fairseq's '[(512,10,5)] + [(512,3,2)] * 4' without running it."""
-
-    def value(node):
-        if isinstance(node, ast.BinOp):
-            op = {ast.Add: operator.add, ast.Mult: operator.mul}[type(node.op)]
-            return op(value(node.left), value(node.right))
-        return ast.literal_eval(node)
-
-    return tuple(value(ast.parse(text, mode="eval").body))
-
-
 def _layout(array: np.ndarray, name: str) -> np.ndarray:
     """PyTorch's (out, in[, k]) to ours ([k,] in, out); vectors as they are."""
     return array.transpose() if name.startswith("weight") and array.ndim > 1 else array
@@ -105,7 +96,7 @@ def encoder_config(options: dict, **positional) -> EncoderConfig:
     """The encoder that a reference file's options describe, but for its positions."""
     get = options.get
     return EncoderConfig(
-        conv_layers=conv_layers(options["conv_feature_layers"]),
+        conv_layers=parse_conv_layers(options["conv_feature_layers"]),
         conv_norm="layer" if get("extractor_mode", "layer_norm") == "layer_norm" else "group",
         conv_bias=get("conv_bias", False),
         width=options["encoder_embed_dim"],

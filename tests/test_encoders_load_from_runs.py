@@ -98,5 +98,5 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_as_it_is(run, tmp_path, ca
 
 
 def test_a_folder_without_checkpoints_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="no checkpoint in"):
         load_encoder(str(tmp_path))

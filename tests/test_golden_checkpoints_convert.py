@@ -1,7 +1,7 @@
 """fairseq's own checkpoint files: into a run, on to a transformers folder, and back, against the reference's figures.
 
-Every `.pt` of the folder that has an `.npz` of the same name is taken. Block outputs agree to 1e-4 of the layer's largest
-value, as two float32 programs do; tensors on the way back to the bit.
+Every `.pt` of the folder that has an `.npz` of the same name is taken. Block outputs agree to 1e-4 of the layer's
+largest value, as two float32 programs do; tensors on the way back to the bit.
 """
 
 import golden_reference
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from golden_reference import assert_close
 
-torch = pytest.importorskip("torch", reason="fairseq's files are read with torch")
-transformers = pytest.importorskip("transformers", reason="the oracle is transformers' own class")
-
 from musicssl_jax.convert import main as convert
 from musicssl_jax.encoder_io import load_encoder
+
+torch = pytest.importorskip("torch", reason="fairseq's files are read with torch")
+transformers = pytest.importorskip("transformers", reason="the oracle is transformers' own class")
 
 FILES = [path for path in sorted(golden_reference.FOLDER.glob("*.pt")) if path.with_suffix(".npz").exists()]
 

@@ -69,4 +69,4 @@ def _kind_of_folder(path: Path) -> str:
         raise UserError(f"{path} is a folder with {found[0].name} in it: give that file")
     if list(path.glob("*.safetensors")) or list(path.glob("*.bin")):
         raise UserError(f"{path} has parameters and no config.json: copy the whole transformers folder")
-    raise UserError(f"{path} holds no model; {WANTED}")
+    raise UserError(f"no checkpoint in {path}: {WANTED}")

@@ -6,8 +6,11 @@ a key of ours.
 
 import dataclasses
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
+
+from ml_collections import ConfigDict
 
 from musicssl_jax import config as configs
 from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
@@ -37,13 +40,23 @@ def pack(model: Pretrained, placed: Collection[str]) -> Packed:
         descriptions.append({name: getattr(codebook, name) for name in ("front_end", "data", "settings")})
     values = {
         "format": FORMAT,
-        "config": model.config.to_dict(),
+        "config": without_paths(model.config).to_dict(),
         "step": model.step,
         "data": model.data,
         "codebooks": descriptions,
         "origin": origin_to_json(model.origin),
     }
     return Packed(json.loads(json.dumps(values)), arrays)
+
+
+def without_paths(config: ConfigDict) -> ConfigDict:
+    """The config as others may see it: what it says of this machine's folders is left out."""
+    config = config.copy_and_resolve_references().unlock()
+    config.data.path = config.init_from = ""
+    if config.objective == "hubert":
+        config.codebooks = config.labels = ""
+        config.targets = tuple(re.sub(r"@.*", "@", target) for target in config.targets)
+    return config.lock()
 
 
 def unpack(packed: Packed, params: Tensors, teacher: Tensors) -> Pretrained:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from musicssl_jax import __version__
+from musicssl_jax.interop.extras import without_paths
 from musicssl_jax.interop.pretrained import Pretrained
 
 NAMES = {"data2vec": ("music2vec", "data2vec 1.0"), "hubert": ("musicHuBERT", "HuBERT")}
@@ -25,7 +26,7 @@ def model_card(model: Pretrained, *, license: str, scores: Mapping[str, float]) 
         f"## Data\n\n{_data(model)}",
         f"## Scores\n\n{_scores(scores)}",
         "## Licence\n\n" + (license or "Not stated by whoever exported this model; ask them before you use it."),
-        "## Config\n\n```json\n" + json.dumps(config.to_dict(), indent=2) + "\n```",
+        "## Config\n\n```json\n" + json.dumps(without_paths(config).to_dict(), indent=2) + "\n```",
     ]
     return "\n\n".join(sections) + "\n"
 

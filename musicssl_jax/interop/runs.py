@@ -33,7 +33,7 @@ def read_run(path: str) -> Pretrained:
     if "origin" in meta:
         origin = origin_from_json(meta["origin"], _read_foreign(step / FOREIGN))
     else:
-        origin = Origin("run", str(step))
+        origin = Origin("run", "/".join(step.parts[-3:]))
     return Pretrained(
         config=configs.from_json(json.dumps(meta["config"])),
         params=_flat(state["params"]),

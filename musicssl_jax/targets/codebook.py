@@ -44,6 +44,8 @@ class Codebook:
     """Mean squared distance to the nearest centroid, of each batch of the fit."""
     usage: Int[np.ndarray, " K"]
     """Frames of the fit that were nearest to each centroid at the time."""
+    agreement: float | None = None
+    """Of a layer, which sees its crop and nothing else: the share of equal labels where two crops overlap by half."""
 
 
 def front_end_of(features: Features) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def _description(codebook: Codebook, centroids: bytes) -> dict[str, Any]:
         "settings": codebook.settings,
         "inertia_curve": codebook.inertia_curve.tolist(),
         "usage": codebook.usage.tolist(),
+        "agreement": codebook.agreement,
         "empty_clusters": np.flatnonzero(codebook.usage == 0).tolist(),
         "sha256": {CENTROIDS: hashlib.sha256(centroids).hexdigest()},
         "versions": {
@@ -157,6 +160,7 @@ def load_codebook(folder: str | os.PathLike) -> Codebook:
             data=content["data"],
             settings=content["settings"],
             inertia_curve=np.asarray(content["inertia_curve"], np.float32),
+            agreement=content.get("agreement"),
             **load(stored),
         )
         if codebook_id(codebook) != content["id"]:

@@ -107,7 +107,7 @@ def track_labels(
 
 
 def overlap_agreement(
-    label: Label, split: Split, *, crop_samples: int, grid: FrameGrid, pairs: int, seed: int
+    label: Label, split: Split, *, crop_samples: int, grid: FrameGrid, seed: int, pairs: int = PAIRS
 ) -> Float[np.ndarray, " S"] | None:
     """The share of equal labels of each set on the frames that two crops have in common which overlap by half.
 
@@ -127,6 +127,11 @@ def overlap_agreement(
         for chosen in (firsts, firsts + apart)
     )
     return (before[:, by:] == after[:, : before.shape[1] - by]).mean((0, 1))
+
+
+def longest(splits: Iterable[Split]) -> Split:
+    """The split with the most music."""
+    return max(splits, key=lambda split: split.tracks.lengths.sum())
 
 
 def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: int, say: Callable[[str], None]) -> None:
@@ -157,8 +162,7 @@ def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: i
             )
             write_shard(labels, name, file, tracks, values)
     agreement = {}
-    longest = max(splits.values(), key=lambda split: split.tracks.lengths.sum())
-    equal = overlap_agreement(label, longest, crop_samples=crop_samples, grid=grid, pairs=PAIRS, seed=seed)
+    equal = overlap_agreement(label, longest(splits.values()), crop_samples=crop_samples, grid=grid, seed=seed)
     if equal is not None:
         agreement = dict(zip([one.name for one in labels.sets], equal.tolist(), strict=True))
         shares = ", ".join(f"{name} {share:.2%}" for name, share in agreement.items())

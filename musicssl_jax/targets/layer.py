@@ -9,14 +9,20 @@ import jax
 
 from musicssl_jax import config as configs
 from musicssl_jax.errors import UserError
-from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 from musicssl_jax.models.encoder import hidden_states
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.targets.features import Features
-from musicssl_jax.targets.filter_bank import FrameGrid
+from musicssl_jax.targets.filter_bank import FrameGrid, frame_grid
 from musicssl_jax.targets.names import LayerTarget, set_name
 from musicssl_jax.training.file_hashes import SUMS
 from musicssl_jax.training.reading import read_newest
+
+FRONT_END = "layer"  # in descriptions
+
+
+def is_layer(features: Features) -> bool:
+    """Whether these frames hang on the whole crop, rather than on the samples around them."""
+    return features.description["front_end"] == FRONT_END
 
 
 def layer_features(target: LayerTarget, grid: FrameGrid, *, crop: int) -> Features:
@@ -32,7 +38,7 @@ def layer_features(target: LayerTarget, grid: FrameGrid, *, crop: int) -> Featur
     config = configs.from_json(json.dumps(meta["config"]))
     if not 1 <= target.layer <= config.model.layers:
         raise UserError(f"{target.checkpoint} has layers 1 to {config.model.layers}, not {target.layer}")
-    theirs = FrameGrid(config.data.sample_rate, *hop_and_receptive_field(config.model.conv_layers))
+    theirs = frame_grid(config)
     if theirs != grid:
         raise UserError(
             f"{target.checkpoint} works at sample rate, hop and receptive field {tuple(theirs)}, and this run at "
@@ -52,7 +58,7 @@ def layer_features(target: LayerTarget, grid: FrameGrid, *, crop: int) -> Featur
         window=crop,
         margin=0,
         description={
-            "front_end": "layer",
+            "front_end": FRONT_END,
             "layer": target.layer,
             "checkpoint_sha256": hashlib.sha256((step / SUMS).read_bytes()).hexdigest(),
             "crop_samples": crop,

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         say = partial(print, flush=True)
         for folder, collection in zip(folders, collections, strict=True):
             labels = new_labels(folder, sets, collection, frame_grid(config))
-            label_collection(labels, label, crop_samples=crop_samples, seed=config.seed, say=say)
+            label_collection(labels, label, codebooks, crop_samples=crop_samples, seed=config.seed, say=say)
 
 
 if __name__ == "__main__":

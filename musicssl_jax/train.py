@@ -60,7 +60,7 @@ def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> N
 def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
-    from musicssl_jax.targets.codebook import checkpoint_files, read_codebooks
+    from musicssl_jax.targets.codebook import files_within, read_codebooks
     from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
@@ -103,7 +103,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     meta["codebooks"] = list(targets.ids)
     if restored is not None:
         check_codebooks(saved, meta)
-    belongings = checkpoint_files(targets.codebooks)
+    belongings = files_within(targets.codebooks)
     if first == config.steps:
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
         return

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from data_pipelines.crops import Crop, read_crops
 from data_pipelines.records import Split
 from musicssl_jax.shapes import Float, UInt16
+from musicssl_jax.targets.codebook import Codebook
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.kmeans import ROWS
 from musicssl_jax.targets.precomputed import Labels, finish_labels, is_described, missing_shards, write_shard
@@ -134,8 +135,16 @@ def longest(splits: Iterable[Split]) -> Split:
     return max(splits, key=lambda split: split.tracks.lengths.sum())
 
 
-def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: int, say: Callable[[str], None]) -> None:
-    """Computes and writes what is not yet in the folder of `labels`.
+def label_collection(
+    labels: Labels,
+    label: Label,
+    codebooks: Sequence[Codebook],
+    *,
+    crop_samples: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Computes and writes what is not yet in the folder of `labels`; `codebooks` are those of its sets.
 
     Raises UserError: the folder holds other labels, cannot be written, or a track cannot be read.
     """
@@ -167,6 +176,6 @@ def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: i
         agreement = dict(zip([one.name for one in labels.sets], equal.tolist(), strict=True))
         shares = ", ".join(f"{name} {share:.2%}" for name, share in agreement.items())
         say(f"labels that are equal where two crops ({PAIRS} pairs) overlap by half: {shares}")
-    finish_labels(labels, agreement)
+    finish_labels(labels, codebooks, agreement)
     frames = sum(int(split.frames.sum()) for split in labels.splits.values())
     say(f"{labels.folder}: {frames} frames of {sum(len(s.tracks) for s in labels.splits.values())} tracks")

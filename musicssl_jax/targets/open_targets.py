@@ -18,7 +18,7 @@ from musicssl_jax.targets.front_ends import make_front_end
 from musicssl_jax.targets.layer import layer_features
 from musicssl_jax.targets.names import parse_layer, set_name
 from musicssl_jax.targets.new_codebook import fingerprints, publish_codebook, write_codebook
-from musicssl_jax.targets.precomputed import Labels, label_reader, open_labels
+from musicssl_jax.targets.precomputed import Labels, codebooks_of, label_reader, open_labels
 from musicssl_jax.targets.target_set import TargetSet, target_sets
 
 FOLDER = "codebooks"
@@ -77,7 +77,8 @@ def open_targets(
             target_sets(regressed, [None] * len(regressed), mesh),
             max((features.margin for features in regressed), default=0),
             labels[0].codebooks,
-            read_labels=label_reader(labels, frames=frames, hop=grid.hop),
+            tuple(codebooks_of(labels[0])),
+            label_reader(labels, frames=frames, hop=grid.hop),
         )
     folders = codebook_folders(config, workdir)
     saved_as = dict(zip(folders, saved, strict=False))  # none of a fresh run, or of other targets

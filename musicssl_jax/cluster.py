@@ -24,7 +24,8 @@ DEFAULT = "--config=configs/musichubert.py"
 def main(argv: list[str]) -> None:
     """The command."""
     from data_pipelines.crops import tracks_left_out
-    from musicssl_jax.targets.open_targets import make_features, read_codebook, write_codebook
+    from musicssl_jax.targets.new_codebook import summary, write_codebook
+    from musicssl_jax.targets.open_targets import make_features, read_codebook
     from musicssl_jax.training.data import open_data
 
     parser = ArgumentParser(prog="musicssl cluster", description="Fits the codebooks of a musicHuBERT config.")
@@ -42,8 +43,8 @@ def main(argv: list[str]) -> None:
         for features, clusters in zip(fronts, config.clusters, strict=True):
             folder = output if len(fronts) == 1 else output / features.name
             if first_process_says(folder.exists()):
-                read_codebook(config, features, clusters, folder, collections)
-                say(f"codebook: {folder} is there already and fits")
+                codebook = read_codebook(config, features, clusters, folder, collections)
+                say(f"codebook: {folder} is there already and fits: {summary(codebook)}")
             else:
                 write_codebook(config, features, clusters, folder, collections, mesh, say)
 

@@ -36,6 +36,6 @@ def load_encoder(path: str, *, weights: Weights = "student", download: bool = Fa
         params = jax.jit(make_objective(config).init)(jax.random.key(config.seed))
         return frozen_encoder(config, params["encoder"], name=path)
     model = read_pretrained(path, download=download).with_weights(weights)
-    encoder = {n.removeprefix("encoder/"): jnp.asarray(v) for n, v in model.params.items() if n.startswith("encoder/")}
+    params = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in model.encoder.items()}, sep="/")
     name = model.origin.where if model.origin.kind == "run" else path
-    return frozen_encoder(model.config, traverse_util.unflatten_dict(encoder, sep="/"), name=name)
+    return frozen_encoder(model.config, params, name=name)

@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class TrainingStopped(Exception):
-    """The run ended itself, with a checkpoint: `code` is PREEMPTED or DIVERGED."""
+    """The run ended itself, and what it had is saved: `code` is PREEMPTED or DIVERGED."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)

@@ -24,15 +24,15 @@ DEFAULT = "--config=configs/musichubert.py"
 def main(argv: list[str]) -> None:
     """The command."""
     from musicssl_jax.targets.codebook import codebook_id
+    from musicssl_jax.targets.filter_bank import frame_grid
     from musicssl_jax.targets.labelling import crop_labeller, label_collection
     from musicssl_jax.targets.open_targets import (
         codebook_folders,
-        frame_grid,
         make_features,
         read_codebook,
-        target_sets,
     )
     from musicssl_jax.targets.precomputed import LabelSet, new_labels
+    from musicssl_jax.targets.target_set import target_sets
     from musicssl_jax.training.data import open_data
 
     parser = ArgumentParser(prog="musicssl label", description="Computes the labels of a musicHuBERT config's data.")
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         say = partial(print, flush=True)
         for folder, collection in zip(folders, collections, strict=True):
             labels = new_labels(folder, sets, collection, frame_grid(config))
-            label_collection(labels, label, crop_samples=crop_samples, seed=config.seed, say=say)
+            label_collection(labels, label, codebooks, crop_samples=crop_samples, seed=config.seed, say=say)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged or collap
 import contextlib
 import functools
 import math
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +23,7 @@ from musicssl_jax.errors import DIVERGED, PREEMPTED, TrainingStopped
 from musicssl_jax.flops import update_flops
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
+from musicssl_jax.signals import stop_signals
 from musicssl_jax.training.batches import BatchPlan
 from musicssl_jax.training.collapse import CollapseWatch
 from musicssl_jax.training.diagnostics import make_diagnose
@@ -62,7 +61,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
     from musicssl_jax.interop.reading import read_pretrained
-    from musicssl_jax.targets.codebook import checkpoint_files, read_codebooks
+    from musicssl_jax.targets.codebook import files_within, read_codebooks
     from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
@@ -106,7 +105,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     meta["codebooks"] = list(targets.ids)
     if restored is not None:
         check_codebooks(saved, meta)
-    belongings = checkpoint_files(targets.codebooks)
+    belongings = files_within(targets.codebooks)
     if first == config.steps:
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
         return
@@ -221,25 +220,6 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
                 checkpoints.save_and_wait(int(state.step), state, meta, belongings)
             raise
     say(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[str]]:
-    """Inside, the first SIGTERM or SIGINT only puts its name in the list; a second one ends the process."""
-    seen: list[str] = []
-    before: dict[int, Any] = {}
-
-    def note(number, _):
-        seen.append(signal.Signals(number).name)
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, note)
-    try:
-        yield seen
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
 
 
 if __name__ == "__main__":

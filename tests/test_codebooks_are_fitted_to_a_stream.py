@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from codebook_fixtures import CLIPS, FRAMES, GRID, SAMPLES, SMALL, band_energies, batches, crop, fit
 
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 from musicssl_jax.models.encoder import to_float
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.targets.fitting import SAVE_EVERY
@@ -145,7 +145,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("batch", [1, SAVE_EVERY, SAVE_EVERY + 5])
 def test_a_stopped_fit_goes_on_bit_for_bit(uninterrupted, tmp_path, batch):
-    """Stopped before anything was saved, as soon as something is, and when newer batches are lost."""
+    """Stopped when only the start was saved, as soon as more is, and when newer batches are lost."""
     state_file, opened = tmp_path / "fit", []
 
     def kill(_, done, __):
@@ -154,13 +154,33 @@ def test_a_stopped_fit_goes_on_bit_for_bit(uninterrupted, tmp_path, batch):
 
     with pytest.raises(Killed):
         fit(state_file=state_file, progress=kill, opened=opened)
-    assert state_file.exists() == (batch >= SAVE_EVERY)
     assert same(fit(state_file=state_file, opened=opened), uninterrupted)
-    assert (opened[1][0] > 0) == (batch >= SAVE_EVERY)  # it went on, rather than from the start
+    assert opened[1][0] > 0  # it went on, rather than from the start
     assert len(opened) == 2  # both were closed
     assert same(fit(state_file=state_file, opened=opened), uninterrupted)  # finished: nothing is left to do
     assert opened[2][0] == opened[2][1]
     assert os.listdir(tmp_path) == ["fit"]
+
+
+@pytest.mark.parametrize("when", ["2 batches of crops", "the best of 3 starts", "inertia"])
+def test_a_signal_ends_the_fit_with_all_that_was_done(uninterrupted, tmp_path, when):
+    """While the start's frames are read, before it is chosen, and between updates."""
+    state_file, opened, signals = tmp_path / "fit", [], []
+
+    def progress(what, done, _):
+        if what.startswith(when) and done in (0, SAVE_EVERY + 2):
+            signals.append("SIGTERM")
+
+    done = SAVE_EVERY + 2 if when == "inertia" else 0
+    with pytest.raises(
+        TrainingStopped, match=f"SIGTERM: the codebook of bands is kept after {done} of at most"
+    ) as stop:
+        fit(state_file=state_file, progress=progress, opened=opened, signals=signals)
+    assert stop.value.code == PREEMPTED
+    assert state_file.exists() == (when != "2 batches of crops")
+    curve = []
+    again = fit(state_file=state_file, opened=opened, progress=lambda _, done, __: curve.append(done))
+    assert same(again, uninterrupted) and curve[0] == done
 
 
 @pytest.mark.long

@@ -14,8 +14,8 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.targets.codebook import (
     Codebook,
     check_fits,
-    checkpoint_files,
     codebook_id,
+    files_within,
     front_end_of,
     load_codebook,
     read_codebooks,
@@ -57,7 +57,7 @@ def test_a_checkpoint_gives_back_its_codebooks_in_order(codebook, tmp_path):
     """Also where there are so many that names sort otherwise, and each as any codebook's folder."""
     assert read_codebooks(tmp_path) == []
     codebooks = [dataclasses.replace(codebook, centroids=codebook.centroids + i) for i in range(12)]
-    for name, content in checkpoint_files(codebooks).items():
+    for name, content in files_within(codebooks).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     for read, saved in zip(read_codebooks(tmp_path), codebooks, strict=True):

@@ -220,7 +220,11 @@ def test_the_second_iteration_predicts_a_layer_of_the_first(music, tmp_path, cap
     iterate.main(command)
     logged = curves(tmp_path / "iteration2")
     assert "layer1/loss" in logged and "mfcc60/loss" in curves(tmp_path / "iteration1")
-    capsys.readouterr()
+    agreement = load_codebook(tmp_path / "iteration2/codebooks/layer1_k6").agreement
+    assert 0.2 < agreement <= 1
+    said = capsys.readouterr().out
+    assert said.count("where two crops overlap by half") == 1  # of the layer alone
+    assert f"labels agree on {agreement:.1%} of frames where two crops overlap by half" in said
     iterate.main(command)
     assert capsys.readouterr().out.count("all 3 steps are done") == 2
     for flag, said in (("--layer=9", "has layers 1 to 2"), ("--second=configs/musichubert.py:none", "no such variant")):

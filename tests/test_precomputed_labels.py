@@ -23,7 +23,14 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.label import main as label
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.targets import precomputed
-from musicssl_jax.targets.codebook import Codebook, front_end_of, load_codebook, save_codebook
+from musicssl_jax.targets.codebook import (
+    Codebook,
+    codebook_id,
+    front_end_of,
+    load_codebook,
+    read_codebooks,
+    save_codebook,
+)
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.front_ends import make_front_end
 from musicssl_jax.targets.labelling import crop_labeller, overlap_agreement, track_labels, windows
@@ -110,7 +117,7 @@ def assert_same_but_for_near_ties(labels, expected, frames, centroids):
 def test_labels_of_random_crops_are_those_of_the_step(music, labels, codebook, tmp_path, split):
     online, offline = (opened(music, tmp_path, codebooks=codebook, labels=given) for given in ("", labels))
     assert (offline.sets, offline.margin) == ((), 0)
-    assert offline.ids == online.ids
+    assert offline.ids == online.ids == tuple(map(codebook_id, offline.codebooks))
     crops = crop_batches(
         [open_collection(music)],
         split=split,
@@ -161,6 +168,8 @@ def test_a_run_with_labels_from_files_is_the_run_that_computes_them(music, label
     assert {"train/loss", "valid/loss", "mfcc39/accuracy"} <= set(names)
     for name in names:
         np.testing.assert_allclose(offline[name][1], online[name][1], rtol=1e-5, atol=1e-6, err_msg=name)
+    [first], [second] = (read_codebooks(folder / "checkpoints/3") for folder in (run, tmp_path / "run"))
+    assert codebook_id(first) == codebook_id(second)
 
 
 def test_labels_of_a_layer_are_those_of_the_same_window_computed_offline(music, run, tmp_path, capsys):
@@ -222,14 +231,14 @@ def test_what_was_interrupted_goes_on_at_the_shard(music, labels, codebook, tmp_
     monkeypatch.setattr(precomputed, "SHARD_BYTES", 500)
     command = [*flags(music, codebooks=codebook), f"--output={tmp_path / 'labels'}"]
     label(command)
-    whole = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
-    assert len(whole) == 1 + 4  # a shard for each track
+    whole = contents(tmp_path / "labels")
+    assert len(whole) == 1 + 2 + 4  # a shard for each track
     one = tmp_path / "labels/labels-train.array_record-00001-of-00003"
     one.rename(one.with_name(f".{one.name}.unfinished"))
     (tmp_path / "labels/labels.json").unlink()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "labels").glob("labels-*")}
     label(command)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()} == whole
+    assert contents(tmp_path / "labels") == whole
     assert all((tmp_path / "labels" / name).stat().st_mtime_ns == time for name, time in kept.items())
     capsys.readouterr()
     label(command)
@@ -240,6 +249,10 @@ def test_what_was_interrupted_goes_on_at_the_shard(music, labels, codebook, tmp_
     few, many = (opened(music, tmp_path, labels=folder) for folder in (labels, tmp_path / "labels"))
     place = precomputed.Place(open_collection(music).build_id, "train", 2, SECOND)
     np.testing.assert_array_equal(*(targets.read_labels([place])["labels"] for targets in (few, many)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refused(command, arguments, capsys) -> str:
@@ -287,12 +300,12 @@ def test_labels_of_another_codebook_are_refused(music, labels, tmp_path):
 def test_a_layer_of_another_checkpoint_is_refused(music, labels, run, tmp_path):
     """Labels that say that they are of a checkpoint, and another one under the same name."""
     features = make_features(f"layer:1@{run}", load(flags(music))[0])
-    other = {**front_end_of(features), "checkpoint_sha256": "0" * 64}
+    other = {**front_end_of(features), "encoder_sha256": "0" * 64}
     content = json.loads((labels / "labels.json").read_text())
     content["sets"] = [{**content["sets"][0], "name": "layer1", "front_end": other}]
     shutil.copytree(labels, tmp_path / "labels")
     (tmp_path / "labels/labels.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="another front end than layer1: checkpoint_sha256 "):
+    with pytest.raises(UserError, match="another front end than layer1: encoder_sha256 "):
         opened(music, tmp_path, labels=tmp_path / "labels", targets=f"layer:1@{run}")
 
 
@@ -327,6 +340,17 @@ def test_a_folder_without_whole_labels_is_refused(music, labels, tmp_path):
             opened(music, tmp_path, labels=folder)
     description.unlink()
     with pytest.raises(UserError, match=rf"cannot read {description}: No such file.*interrupted"):
+        opened(music, tmp_path, labels=folder)
+
+
+def test_codebooks_beside_labels_are_those_of_the_labels(music, labels, tmp_path):
+    """Folders of versions that did not keep them there will do."""
+    folder, _ = damage(labels, tmp_path)
+    [book] = read_codebooks(folder)
+    shutil.rmtree(folder / "codebooks/0_mfcc39")
+    assert opened(music, tmp_path, labels=folder).codebooks == ()
+    save_codebook(folder / "codebooks/0_mfcc39", dataclasses.replace(book, centroids=book.centroids + 1))
+    with pytest.raises(UserError, match=f"codebooks in {folder} are not those of its labels: copy it again"):
         opened(music, tmp_path, labels=folder)
 
 

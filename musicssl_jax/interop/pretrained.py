@@ -56,6 +56,11 @@ class Pretrained:
     origin: Origin
     notes: tuple[str, ...] = ()
 
+    @property
+    def encoder(self) -> Tensors:
+        """The encoder's parameters, by their names in it."""
+        return {n.removeprefix("encoder/"): value for n, value in self.params.items() if n.startswith("encoder/")}
+
     def with_weights(self, weights: str) -> "Pretrained":
         """The same model with the "student"'s encoder or the "teacher"'s in its place. UserError: it has no teacher."""
         if weights == "student":

@@ -17,7 +17,7 @@ from flax import traverse_util
 from musicssl_jax import config as configs
 from musicssl_jax.interop.extras import origin_from_json, origin_to_json
 from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
-from musicssl_jax.targets.codebook import checkpoint_files, read_codebooks
+from musicssl_jax.targets.codebook import files_within, read_codebooks
 from musicssl_jax.training.checkpointing import open_checkpoints
 from musicssl_jax.training.reading import read_newest
 from musicssl_jax.training.run_folder import make_run_folder, package_versions, save_config
@@ -63,7 +63,7 @@ def write_run(model: Pretrained, folder: Path) -> list[str]:
         "hours": model.data.get("hours", []),
         "origin": origin_to_json(model.origin),
     }
-    files = checkpoint_files(model.codebooks)
+    files = files_within(model.codebooks)
     if model.origin.foreign:
         files[FOREIGN] = save({name: np.ascontiguousarray(value) for name, value in model.origin.foreign.items()})
     checkpoints = open_checkpoints(folder / "checkpoints", ONE_CHECKPOINT)

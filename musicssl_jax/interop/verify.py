@@ -65,10 +65,7 @@ def _names(count: int) -> list[str]:
 def _our_states(model: Pretrained, audio: Float[np.ndarray, "1 N"]) -> list[np.ndarray]:
     """Features of the conv stack, then the hidden states as transformers numbers them, in float32."""
     config = model.config
-    params = traverse_util.unflatten_dict(
-        {n.removeprefix("encoder/"): jnp.asarray(v) for n, v in model.params.items() if n.startswith("encoder/")},
-        sep="/",
-    )
+    params = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in model.encoder.items()}, sep="/")
     encoder_config = EncoderConfig(**config.model, dtype="float32")
     apply = jax.jit(lambda params, audio: hidden_states(encoder_with(encoder_config, params), audio))
     states = jax.device_get(apply(params, audio))

@@ -1,6 +1,7 @@
 """A codebook, and the folder that holds it: `centroids.safetensors`, `codebook.json` and `codebook.png`.
 
-A checkpoint holds those of its run as folders `codebooks/0_mfcc39`, `codebooks/1_cqt84` ..., without the picture.
+A checkpoint holds those of its run as folders `codebooks/0_mfcc39`, `codebooks/1_cqt84` ..., without the picture, and
+a folder of precomputed labels those that the labels are of.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from musicssl_jax.targets.features import Features
 CENTROIDS = "centroids.safetensors"
 DESCRIPTION = "codebook.json"
 PICTURE = "codebook.png"
-IN_CHECKPOINT = "codebooks"
+WITHIN = "codebooks"
 FORMAT = 1
 FRAME_RATE = ("sample_rate", "hop")  # fields of a front end's description
 
@@ -44,6 +45,8 @@ class Codebook:
     """Mean squared distance to the nearest centroid, of each batch of the fit."""
     usage: Int[np.ndarray, " K"]
     """Frames of the fit that were nearest to each centroid at the time."""
+    agreement: float | None = None
+    """Of a layer, which sees its crop and nothing else: the share of equal labels where two crops overlap by half."""
 
 
 def front_end_of(features: Features) -> dict[str, Any]:
@@ -128,6 +131,7 @@ def _description(codebook: Codebook, centroids: bytes) -> dict[str, Any]:
         "settings": codebook.settings,
         "inertia_curve": codebook.inertia_curve.tolist(),
         "usage": codebook.usage.tolist(),
+        "agreement": codebook.agreement,
         "empty_clusters": np.flatnonzero(codebook.usage == 0).tolist(),
         "sha256": {CENTROIDS: hashlib.sha256(centroids).hexdigest()},
         "versions": {
@@ -157,6 +161,7 @@ def load_codebook(folder: str | os.PathLike) -> Codebook:
             data=content["data"],
             settings=content["settings"],
             inertia_curve=np.asarray(content["inertia_curve"], np.float32),
+            agreement=content.get("agreement"),
             **load(stored),
         )
         if codebook_id(codebook) != content["id"]:
@@ -173,20 +178,20 @@ def _read(path: epath.Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder of a codebook") from error
 
 
-def checkpoint_files(codebooks: Sequence[Codebook]) -> dict[str, bytes]:
-    """The files, by their path in a checkpoint's folder, from which `read_codebooks` gives these back."""
+def files_within(codebooks: Sequence[Codebook]) -> dict[str, bytes]:
+    """The files, by their path in a checkpoint's or a labels' folder, from which `read_codebooks` gives these back."""
     return {
-        f"{IN_CHECKPOINT}/{number}_{codebook.front_end['front_end']}/{name}": content
+        f"{WITHIN}/{number}_{codebook.front_end['front_end']}/{name}": content
         for number, codebook in enumerate(codebooks)
         for name, content in _files(codebook).items()
     }
 
 
-def read_codebooks(checkpoint: str | os.PathLike) -> list[Codebook]:
-    """The codebooks in a checkpoint's folder (RUN/checkpoints/STEP), in the order of the run's label sets.
+def read_codebooks(folder: str | os.PathLike) -> list[Codebook]:
+    """The codebooks in a checkpoint's folder (RUN/checkpoints/STEP) or one of labels, in the order of the label sets.
 
-    None in those of other objectives, or of versions that did not save them. UserError as of `load_codebook`.
+    None in those of other objectives, or of versions that did not keep them. UserError as of `load_codebook`.
     """
-    folder = epath.Path(checkpoint).expanduser() / IN_CHECKPOINT
-    numbered = sorted(folder.glob("[0-9]*_*"), key=lambda path: int(path.name.split("_")[0]))
+    within = epath.Path(folder).expanduser() / WITHIN
+    numbered = sorted(within.glob("[0-9]*_*"), key=lambda path: int(path.name.split("_")[0]))
     return [load_codebook(path) for path in numbered]

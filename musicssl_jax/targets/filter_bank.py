@@ -5,12 +5,13 @@ a matrix product on every kind of device, which follows the sharding of the rows
 needs no copy of a window per frame.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from musicssl_jax.errors import UserError
+from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 from musicssl_jax.models.convolution import conv1d
 from musicssl_jax.shapes import Array, Float
 
@@ -38,6 +39,11 @@ class FrameGrid(NamedTuple):
                 f"{name} needs frequencies up to {highest:g} Hz and audio of {self.sample_rate} Hz ends at "
                 f"{self.sample_rate / 2:g}: build the data at a higher sample rate, or choose another front end"
             )
+
+
+def frame_grid(config: Any) -> FrameGrid:
+    """Where the frames of the config's encoder lie."""
+    return FrameGrid(config.data.sample_rate, *hop_and_receptive_field(config.model.conv_layers))
 
 
 def in_blocks(filters: Float[np.ndarray, "L F"], hop: int) -> Float[np.ndarray, "K hop F"]:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from musicssl_jax.errors import UserError, shortened
+from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError, shortened
 from musicssl_jax.targets.codebook import Codebook, differences, front_end_of
 from musicssl_jax.targets.features import Batch, Features
 from musicssl_jax.targets.filter_bank import FrameGrid
@@ -88,6 +88,7 @@ def fit_codebook(
     crops: Any = None,
     state_file: str | os.PathLike | None = None,
     progress: Progress = lambda *_: None,
+    signals: Sequence[str] = (),
 ) -> Codebook:
     """Clusters the frames that `features` makes of random crops.
 
@@ -106,8 +107,10 @@ def fit_codebook(
         state_file: where the fit is saved now and then. If it is there, the fit goes on from it, on as many devices
             with the same result to the bit. It is left there: delete it when the codebook is safe.
         progress: told whenever something is done.
+        signals: names of those that ask it to end, which may come while it fits.
 
     Raises:
+        TrainingStopped: there is a signal; what was fitted is in the state file.
         UserError: more clusters than frames that they start from, or than differ among these; a front end that gives
             NaN; a state file that is damaged, of another fit, or cannot be written.
     """
@@ -119,11 +122,13 @@ def fit_codebook(
     described = {"front_end": front_end_of(features), "data": data}
     settings = {"clusters": clusters, **dataclasses.asdict(options), "crops": crops}
     file = Path(state_file) if state_file else None
-    saved = read_fit(file, described | settings) if file and file.exists() else None
-    position, curve = (saved.position, saved.curve) if saved else (0, [])
+    fit = read_fit(file, described | settings) if file and file.exists() else None
+    position, curve = (fit.position, fit.curve) if fit else (0, [])
 
     def told(batches):
         for number, batch in enumerate(batches, position + 1):
+            if signals:
+                raise _Interrupted
             progress(f"{number} batches of crops", len(curve), options.max_batches)
             yield batch
 
@@ -132,24 +137,42 @@ def fit_codebook(
             write_fit(file, jax.device_get(fit), described | settings)
 
     with closing(open_batches(position)) as batches:
-        stream = FrameStream(
-            features,
-            told(batches),
-            position,
-            grid=grid,
-            mesh=mesh,
-            per_crop=options.frames_per_crop,
-            seed=options.seed,
-        )
-        start = saved.state if saved else _start(stream, features, clusters, options, progress)
-        state = _run(jax.device_put(start, NamedSharding(mesh, P())), stream, curve, mesh, options, save, progress)
+        try:
+            stream = FrameStream(
+                features,
+                told(batches),
+                position,
+                grid=grid,
+                mesh=mesh,
+                per_crop=options.frames_per_crop,
+                seed=options.seed,
+            )
+            start = fit.state if fit else _start(stream, features, clusters, options, progress)
+            for fit in _fits(start, stream, curve, mesh, options):
+                if len(curve) % SAVE_EVERY == 0:
+                    save(fit)
+                progress(f"inertia {curve[-1]:.5g}" if curve else "started", len(curve), options.max_batches)
+        except _Interrupted:
+            if fit:
+                save(fit)
+            raise TrainingStopped(
+                PREEMPTED,
+                f"{signals[0]}: the codebook of {features.name} is kept after {len(curve)} of at most "
+                f"{options.max_batches} batches; the same command goes on",
+            ) from None
+        assert fit  # there is one at least
+        save(fit)
     return Codebook(
-        centroids=np.asarray(state.centroids),
+        centroids=np.asarray(fit.state.centroids),
         **described,
         settings=settings,
         inertia_curve=np.asarray(curve, np.float32),
-        usage=np.asarray(state.counts),
+        usage=np.asarray(fit.state.counts),
     )
+
+
+class _Interrupted(Exception):
+    """A signal came between two batches of crops."""
 
 
 def _start(
@@ -169,27 +192,22 @@ def _start(
     return initial_state(starts(key, jnp.asarray(frames), clusters=clusters, restarts=options.restarts)[0])
 
 
-def _run(
-    state: KMeansState,
-    stream: FrameStream,
-    curve: list[float],
-    mesh: Mesh,
-    options: FitOptions,
-    save: Callable[[Fit], None],
-    progress: Progress,
-) -> KMeansState:
-    """The state when patience or the batches are at an end; `curve` grows by every batch's inertia."""
+def _fits(
+    state: KMeansState, stream: FrameStream, curve: list[float], mesh: Mesh, options: FitOptions
+) -> Iterator[Fit]:
+    """The fit as it begins and after each batch of frames, until patience or the batches are at an end.
+
+    `curve` grows by every batch's inertia.
+    """
     update = make_update(
         mesh, smoothing=options.smoothing, reassignment_ratio=options.reassignment_ratio, seed=options.seed
     )
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    yield Fit(state, stream.position, curve)
     while len(curve) < options.max_batches and state.stale < options.patience:
         state, inertia = update(state, *stream.on_devices(options.batch_frames))
         curve.append(float(inertia))
-        if len(curve) % SAVE_EVERY == 0:
-            save(Fit(state, stream.position, curve))
-        progress(f"inertia {curve[-1]:.5g}", len(curve), options.max_batches)
-    save(Fit(state, stream.position, curve))
-    return state
+        yield Fit(state, stream.position, curve)
 
 
 def write_fit(path: Path, fit: Fit, settings: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from data_pipelines.crops import Crop, read_crops
 from data_pipelines.records import Split
 from musicssl_jax.shapes import Float, UInt16
+from musicssl_jax.targets.codebook import Codebook
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.kmeans import ROWS
 from musicssl_jax.targets.precomputed import Labels, finish_labels, is_described, missing_shards, write_shard
@@ -107,7 +108,7 @@ def track_labels(
 
 
 def overlap_agreement(
-    label: Label, split: Split, *, crop_samples: int, grid: FrameGrid, pairs: int, seed: int
+    label: Label, split: Split, *, crop_samples: int, grid: FrameGrid, seed: int, pairs: int = PAIRS
 ) -> Float[np.ndarray, " S"] | None:
     """The share of equal labels of each set on the frames that two crops have in common which overlap by half.
 
@@ -129,8 +130,21 @@ def overlap_agreement(
     return (before[:, by:] == after[:, : before.shape[1] - by]).mean((0, 1))
 
 
-def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: int, say: Callable[[str], None]) -> None:
-    """Computes and writes what is not yet in the folder of `labels`.
+def longest(splits: Iterable[Split]) -> Split:
+    """The split with the most music."""
+    return max(splits, key=lambda split: split.tracks.lengths.sum())
+
+
+def label_collection(
+    labels: Labels,
+    label: Label,
+    codebooks: Sequence[Codebook],
+    *,
+    crop_samples: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Computes and writes what is not yet in the folder of `labels`; `codebooks` are those of its sets.
 
     Raises UserError: the folder holds other labels, cannot be written, or a track cannot be read.
     """
@@ -157,12 +171,11 @@ def label_collection(labels: Labels, label: Label, *, crop_samples: int, seed: i
             )
             write_shard(labels, name, file, tracks, values)
     agreement = {}
-    longest = max(splits.values(), key=lambda split: split.tracks.lengths.sum())
-    equal = overlap_agreement(label, longest, crop_samples=crop_samples, grid=grid, pairs=PAIRS, seed=seed)
+    equal = overlap_agreement(label, longest(splits.values()), crop_samples=crop_samples, grid=grid, seed=seed)
     if equal is not None:
         agreement = dict(zip([one.name for one in labels.sets], equal.tolist(), strict=True))
         shares = ", ".join(f"{name} {share:.2%}" for name, share in agreement.items())
         say(f"labels that are equal where two crops ({PAIRS} pairs) overlap by half: {shares}")
-    finish_labels(labels, agreement)
+    finish_labels(labels, codebooks, agreement)
     frames = sum(int(split.frames.sum()) for split in labels.splits.values())
     say(f"{labels.folder}: {frames} frames of {sum(len(s.tracks) for s in labels.splits.values())} tracks")

@@ -1,37 +1,25 @@
 """From a config to label sets: front ends built, codebooks read or fitted; or labels of files opened."""
 
-import functools
-import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
+from jax.sharding import Mesh
 
-from data_pipelines.crops import Place, crop_batches
+from data_pipelines.crops import Place
 from data_pipelines.records import Collection
 from musicssl_jax.errors import UserError
-from musicssl_jax.models.conv_encoder import hop_and_receptive_field
-from musicssl_jax.parallel import barrier, first_process_says
-from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, load_codebook, save_codebook
-from musicssl_jax.targets.features import Batch, Features
-from musicssl_jax.targets.filter_bank import FrameGrid
-from musicssl_jax.targets.fitting import FitOptions, fit_codebook
+from musicssl_jax.parallel import first_process_says
+from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, load_codebook
+from musicssl_jax.targets.features import Features
+from musicssl_jax.targets.filter_bank import frame_grid
 from musicssl_jax.targets.front_ends import make_front_end
 from musicssl_jax.targets.layer import layer_features
 from musicssl_jax.targets.names import parse_layer, set_name
-from musicssl_jax.targets.precomputed import Labels, label_reader, open_labels
-from musicssl_jax.targets.target_set import TargetSet
-from musicssl_jax.training.batches import BatchPlan
-from musicssl_jax.training.outlook import duration
-from musicssl_jax.training.progress import QUIET_SECONDS
-from musicssl_jax.training.step import batch_sharding
+from musicssl_jax.targets.new_codebook import fingerprints, publish_codebook, write_codebook
+from musicssl_jax.targets.precomputed import Labels, codebooks_of, label_reader, open_labels
+from musicssl_jax.targets.target_set import TargetSet, target_sets
 
 FOLDER = "codebooks"
 """Where a run keeps the codebooks that it fitted itself."""
@@ -89,7 +77,8 @@ def open_targets(
             target_sets(regressed, [None] * len(regressed), mesh),
             max((features.margin for features in regressed), default=0),
             labels[0].codebooks,
-            read_labels=label_reader(labels, frames=frames, hop=grid.hop),
+            tuple(codebooks_of(labels[0])),
+            label_reader(labels, frames=frames, hop=grid.hop),
         )
     folders = codebook_folders(config, workdir)
     saved_as = dict(zip(folders, saved, strict=False))  # none of a fresh run, or of other targets
@@ -109,12 +98,6 @@ def open_targets(
         tuple(map(codebook_id, codebooks)),
         tuple(codebooks),
     )
-
-
-def target_sets(fronts: Sequence[Features], centroids: Sequence[Any], mesh: Mesh) -> tuple[TargetSet, ...]:
-    """Front ends and the centroids of their codebooks, None for what is regressed, on all devices."""
-    sets = tuple(TargetSet(f.kernels, c, f.apply) for f, c in zip(fronts, centroids, strict=True))
-    return jax.device_put(sets, NamedSharding(mesh, P()))
 
 
 def open_label_folders(config: Any, fronts: Sequence[Features], collections: Sequence[Collection]) -> list[Labels]:
@@ -152,11 +135,6 @@ def make_features(target: str, config: Any) -> Features:
     return layer_features(layer, grid, crop=round(config.data.crop_seconds * config.data.sample_rate))
 
 
-def frame_grid(config: Any) -> FrameGrid:
-    """Where the frames of the config's encoder lie."""
-    return FrameGrid(config.data.sample_rate, *hop_and_receptive_field(config.model.conv_layers))
-
-
 def codebook_folders(config: Any, workdir: Path) -> list[Path]:
     """Where the codebook of each label set is, or is going to be."""
     if config.codebooks:
@@ -175,87 +153,6 @@ def read_codebook(
     check_fits(codebook, features, clusters, folder)
     check_data(config, codebook, folder, collections)
     return codebook
-
-
-def write_codebook(
-    config: Any,
-    features: Features,
-    clusters: int,
-    folder: Path,
-    collections: Sequence[Collection],
-    mesh: Mesh,
-    say: Callable[[str], None],
-) -> None:
-    """Fits a codebook on random crops of the config's length and writes its folder; goes on where it was stopped."""
-    say(f"codebook: {clusters} clusters of {features.name}, fitted to random frames of the training music")
-    options = {name: value for name, value in config.codebook.items() if name != "other_data"}
-    state_file = folder.with_name(f".{folder.name}.state")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder.parent}: {error.strerror}; give another folder") from None
-    with closing(Bar(features.name, say)) as bar:
-        codebook = fit_codebook(
-            features,
-            functools.partial(crops_from, config, collections, mesh, features.margin),
-            clusters=clusters,
-            grid=frame_grid(config),
-            mesh=mesh,
-            options=FitOptions(**options, seed=config.seed),
-            data=fingerprints(collections),
-            crops=_crops_description(config),
-            state_file=state_file,
-            progress=bar.show,
-        )
-    publish_codebook(folder, codebook)
-    if jax.process_index() == 0:
-        state_file.unlink(missing_ok=True)
-    empty = int((codebook.usage == 0).sum())
-    say(
-        f"codebook: {folder}, {len(codebook.inertia_curve)} batches, inertia {codebook.inertia_curve[-1]:.4g}, "
-        f"{empty} of {clusters} clusters empty"
-    )
-
-
-def publish_codebook(folder: Path, codebook: Codebook) -> None:
-    """Writes the folder; when it returns, every process can read it. UserError: it cannot be written."""
-    if jax.process_index() == 0:
-        save_codebook(folder, codebook)
-    barrier(f"codebook {folder.name}")
-
-
-def _crops_description(config: Any) -> dict[str, Any]:
-    """What decides which crops a fit hears, beside the data and the seed."""
-    fields = ("weights", "crop_seconds", "crop_grid", "sampling", "normalize")
-    return {"clips": config.batch.clips, **{field: config.data[field] for field in fields}}
-
-
-def crops_from(
-    config: Any, collections: Sequence[Collection], mesh: Mesh, margin: int, first: int
-) -> Generator[Batch, None, None]:
-    """Endless batches of crops as training has them, from batch number `first`, on the devices."""
-    plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(mesh))
-    crops = crop_batches(
-        collections,
-        weights=config.data.weights,
-        crop_samples=round(config.data.crop_seconds * config.data.sample_rate),
-        grid=config.data.crop_grid,
-        sampling=config.data.sampling,
-        seed=config.seed,
-        clips=config.batch.clips,
-        rows=plan.rows,
-        first_step=first,
-        margin=margin,
-        threads=config.data.threads,
-    )
-    with closing(crops):
-        for batch in crops:
-            yield plan.arrays(batch)
-
-
-def fingerprints(collections: Sequence[Collection]) -> list[Any]:
-    """What the collections are known by, in a codebook and in a checkpoint."""
-    return [collection.fingerprint for collection in collections]
 
 
 def check_data(config: Any, codebook: Codebook, folder: Path, collections: Sequence[Collection]) -> None:
@@ -278,26 +175,3 @@ def warn_of_wide_windows(config: Any, fronts: Sequence[Features], say: Callable[
                 f"{span / config.data.sample_rate:.3g} s of a masked span: part of its labels can be guessed from the "
                 "frames beside; a longer mask.length hides more"
             )
-
-
-class Bar:
-    """How far a fit is: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, name: str, say: Callable[[str], None]):
-        self._bar = tqdm(desc=name, unit="batch", disable=None, file=sys.stderr)
-        self._say = say
-        self._begun = self._said = time.monotonic()
-
-    def show(self, what: str, done: int, most: int) -> None:
-        """`done` of at most `most` batches of frames."""
-        self._bar.total, self._bar.n = most, done
-        self._bar.set_postfix_str(what)
-        now = time.monotonic()
-        if self._bar.disable and now - self._said > QUIET_SECONDS:
-            self._said = now
-            left = f", {duration((now - self._begun) / done * (most - done))} left at most" if done else ""
-            self._say(f"  batch {done} of at most {most} · {what}{left}")
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()

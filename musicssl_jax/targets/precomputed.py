@@ -1,6 +1,7 @@
 """Labels of whole tracks in files, for targets that cost too much to be computed in every step.
 
     FOLDER/labels-train.array_record-00000-of-00003   shards, one record a track, in the order of the collection
+           codebooks/0_mfcc39/                        what each set's labels are numbers of
            labels.json                                what is here; written last: without it nothing is
 
 A record is a line of JSON, {"labels": ID, "track": ID, "frames": T, "sets": S}, and T * S little-endian uint16: the
@@ -28,7 +29,7 @@ from data_pipelines.records import WRITER_OPTIONS, Collection, Shard, check_size
 from musicssl_jax import __version__
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.shapes import Int, UInt16
-from musicssl_jax.targets.codebook import differences, misfit
+from musicssl_jax.targets.codebook import Codebook, codebook_id, differences, files_within, misfit, read_codebooks
 from musicssl_jax.targets.features import Features
 from musicssl_jax.targets.filter_bank import FrameGrid
 
@@ -237,10 +238,10 @@ def write_shard(
         ) from error
 
 
-def finish_labels(labels: Labels, agreement: Mapping[str, float]) -> None:
+def finish_labels(labels: Labels, codebooks: Sequence[Codebook], agreement: Mapping[str, float]) -> None:
     """Reads all shards back and describes them; from then on training takes the labels.
 
-    `agreement`: for each set, the share of equal labels where two crops overlap by half.
+    `codebooks`: of the sets. `agreement`: for each, the share of equal labels where two crops overlap by half.
     Raises UserError: a record is not what was written, or the description cannot be written.
     """
     description = {
@@ -261,6 +262,9 @@ def finish_labels(labels: Labels, agreement: Mapping[str, float]) -> None:
     path = labels.folder / DESCRIPTION
     unfinished = labels.folder / f".{DESCRIPTION}.unfinished"
     try:
+        for name, content in files_within(codebooks).items():
+            (labels.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (labels.folder / name).write_bytes(content)
         unfinished.write_text(json.dumps(description, indent=1) + "\n")
         unfinished.replace(path)
     except OSError as error:
@@ -314,6 +318,17 @@ def open_labels(
         frames = _frames(split.tracks.lengths, grid)
         splits[name] = SplitLabels(path, labels_id, len(sets), split.tracks.ids, frames, files)
     return Labels(path, sets, collection, grid, splits)
+
+
+def codebooks_of(labels: Labels) -> list[Codebook]:
+    """Those of the sets, from the labels' folder; none in folders of versions that did not keep them.
+
+    UserError: they are damaged, or are not those of the labels.
+    """
+    codebooks = read_codebooks(labels.folder)
+    if codebooks and tuple(map(codebook_id, codebooks)) != labels.codebooks:
+        raise UserError(f"the codebooks in {labels.folder} are not those of its labels: {REMEDY}")
+    return codebooks
 
 
 def _check_sets(path: epath.Path, sets: Sequence[LabelSet], targets: Sequence[tuple[Features, int]]) -> None:

@@ -35,6 +35,7 @@ def codebook():
         settings={"clusters": 7, "seed": 1},
         inertia_curve=np.linspace(9, 4, 30).astype(np.float32),
         usage=np.array([4, 0, 50, 7, 0, 1, 9], np.int32),
+        agreement=0.75,
     )
 
 

@@ -1,8 +1,16 @@
 """musicHuBERT end to end: codebooks, labels computed in the step, training, resuming, iterating."""
 
+import contextlib
+import functools
+import io
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -17,7 +25,7 @@ from musicssl_jax.cluster import main as cluster
 from musicssl_jax.command import run_command
 from musicssl_jax.config import load
 from musicssl_jax.encoder_io import load_encoder
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import PREEMPTED, UserError
 from musicssl_jax.models.hubert import nearest_unmasked
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
@@ -78,10 +86,11 @@ def test_each_set_is_logged_beside_what_copying_gives(run):
     assert (run / "clip_labels.png").exists() and "What it is asked for" in (run / "report.html").read_text()
 
 
-def test_labels_of_a_crop_are_those_of_the_whole_track(music):
-    """Whatever the crop, a frame has one label; where two differ, both centroids are equally near."""
-    config = load(hubert_flags(music))[0]
-    features = make_features("mfcc39", config)
+@pytest.mark.parametrize("name", ["mfcc39", "logmel229", "chroma24", "cqt84"])
+def test_labels_of_a_crop_are_those_of_the_whole_track(name):
+    """Whatever the crop, a frame has one label."""
+    config = load(hubert_flags("unused"))[0]
+    features = make_features(name, config)
     track = np.random.default_rng(0).integers(-9000, 9000, 16_000 * 3, dtype=np.int16)
     track[16_000:24_000] //= 50
     kernels = jax.tree.map(jnp.asarray, features.kernels)
@@ -207,29 +216,64 @@ def evaluated(mesh, per_device):
     return float(row["loss"]), float(row["mfcc39/accuracy"])
 
 
-def test_the_second_iteration_predicts_a_layer_of_the_first(music, tmp_path, capsys):
-    fields = [flag for flag in hubert_flags(music, steps=3, clusters=(6,)) if not flag.startswith("--config=")]
-    fields = [flag for flag in fields if not flag.startswith("--config.targets")]
-    command = [
+def iterate_command(music: Path, workdir: Path, **fields) -> list[str]:
+    """Of two iterations of three steps."""
+    flags = hubert_flags(music, **{"steps": 3, "clusters": (6,)} | fields)
+    return [
         "--first=configs/musichubert.py:k500_mfcc60",
         "--second=configs/musichubert.py:k2000_iter2",
         "--layer=1",
-        f"--workdir={tmp_path}",
-        *fields,
+        f"--workdir={workdir}",
+        *(flag for flag in flags if not flag.startswith(("--config=", "--config.targets"))),
     ]
-    iterate.main(command)
-    logged = curves(tmp_path / "iteration2")
-    assert "layer1/loss" in logged and "mfcc60/loss" in curves(tmp_path / "iteration1")
-    agreement = load_codebook(tmp_path / "iteration2/codebooks/layer1_k6").agreement
+
+
+@pytest.fixture(scope="module")
+def iterated(music, tmp_path_factory):
+    """The folder of two iterations, and what the command said."""
+    folder = tmp_path_factory.mktemp("iterated")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        iterate.main(iterate_command(music, folder))
+    return folder, said.getvalue()
+
+
+def test_the_second_iteration_predicts_a_layer_of_the_first(music, iterated, capsys):
+    folder, said = iterated
+    assert "layer1/loss" in curves(folder / "iteration2") and "mfcc60/loss" in curves(folder / "iteration1")
+    agreement = load_codebook(folder / "iteration2/codebooks/layer1_k6").agreement
     assert 0.2 < agreement <= 1
-    said = capsys.readouterr().out
     assert said.count("where two crops overlap by half") == 1  # of the layer alone
     assert f"labels agree on {agreement:.1%} of frames where two crops overlap by half" in said
+    command = iterate_command(music, folder)
     iterate.main(command)
     assert capsys.readouterr().out.count("all 3 steps are done") == 2
     for flag, said in (("--layer=9", "has layers 1 to 2"), ("--second=configs/musichubert.py:none", "no such variant")):
         with pytest.raises(UserError, match=said):
             iterate.main([*command, flag])
+
+
+@pytest.mark.long
+def test_iterations_that_are_stopped_in_the_middle_go_on(music, iterated, tmp_path):
+    """By SIGTERM while the second one's codebook is fitted: the same command ends as if it had not been."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-m", "musicssl_jax.iterate", *iterate_command(music, tmp_path)]
+    start = functools.partial(subprocess.Popen, command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = start()
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "iteration2/codebooks").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == PREEMPTED and "the same command goes on" in said, said
+    assert not (tmp_path / "iteration2/metrics.jsonl").exists()
+    process = start()
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    for iteration in ("iteration1", "iteration2"):
+        whole, again = (curves(folder / iteration) for folder in (iterated[0], tmp_path))
+        np.testing.assert_allclose(whole["train/loss"], again["train/loss"], rtol=1e-3)  # on other devices
 
 
 def refused(arguments, workdir, capsys) -> str:

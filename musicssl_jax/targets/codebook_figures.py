@@ -10,7 +10,8 @@ from musicssl_jax.training.figures import BLUE, GREEN, GREY, ORANGE
 
 def codebook_picture(codebook: Codebook) -> Figure:
     """Inertia of the batches, and the clusters' shares of the frames from the most to the least used."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure.suptitle(_title(codebook), fontsize=12, x=0.01, ha="left")
     left, right = figure.subplots(1, 2)
     _draw_inertia(left, codebook.inertia_curve)
     _draw_usage(right, codebook.usage)
@@ -21,10 +22,25 @@ def codebook_picture(codebook: Codebook) -> Figure:
     return figure
 
 
+def _title(codebook: Codebook) -> str:
+    """What the clusters are of."""
+    front_end = codebook.front_end
+    name = f"layer {front_end['layer']} of an earlier run" if "layer" in front_end else front_end["front_end"]
+    title = f"{len(codebook.centroids)} clusters of {name}"
+    if codebook.agreement is None:
+        return title
+    return f"{title}: labels agree on {codebook.agreement:.1%} of frames where two crops overlap by half"
+
+
 def _draw_inertia(axes: Axes, curve: np.ndarray) -> None:
-    axes.plot(np.arange(1, len(curve) + 1), curve, color=BLUE, linewidth=1, label="before the batch's update")
+    batches = np.arange(1, len(curve) + 1)
+    axes.plot(batches, curve, color=GREY, linewidth=1, alpha=0.6, label="before the batch's update")
+    width = len(curve) // 10
+    if width > 1:
+        means = np.convolve(curve, np.full(width, 1 / width), "valid")
+        axes.plot(batches[width - 1 :], means, color=BLUE, linewidth=1.5, label=f"mean of {width} batches")
     axes.set_title("Inertia: mean squared distance to the nearest centroid", fontsize=11, loc="left")
-    axes.set(xlabel="batch", xlim=(1, max(len(curve), 2)))
+    axes.set(xlabel="batch", xlim=(1, max(len(curve), 2)), ylim=(0, None))
 
 
 def _draw_usage(axes: Axes, usage: np.ndarray) -> None:

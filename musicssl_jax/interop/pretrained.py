@@ -68,7 +68,13 @@ class Pretrained:
         if not self.teacher:
             raise UserError(f"{self.origin.where} has no teacher: ask for the student's weights")
         taken = {f"encoder/{name}": value for name, value in self.teacher.items()}
-        return dataclasses.replace(self, params={**self.params, **taken})
+        # A float32 teacher beside a float16 student stays what it is.
+        dtypes = {n: dtype for n, dtype in self.origin.dtypes.items() if n.removeprefix("params/") not in taken}
+        for name, dtype in self.origin.dtypes.items():
+            if name.startswith("teacher/"):
+                dtypes[name.replace("teacher/", "params/encoder/", 1)] = dtype
+        origin = dataclasses.replace(self.origin, dtypes=dtypes)
+        return dataclasses.replace(self, params={**self.params, **taken}, origin=origin)
 
 
 def shapes_of(config: ConfigDict) -> dict[str, tuple[int, ...]]:

@@ -41,6 +41,10 @@ def kind_of(path: Path) -> str:
     if start.startswith(b"PK") and not is_torch_file(path):
         raise UserError(f"{path} seems to be a zip archive: unpack it first")
     if not is_torch_file(path):
+        if start[:1] == b"\x80":
+            raise UserError(
+                f"{path} seems to be a pickle that PyTorch did not write, which can run any program: refused"
+            )
         raise UserError(f"{path} is no checkpoint that is known here; {WANTED}")
     return "fairseq"
 

@@ -5,6 +5,7 @@ optimizer's state.
 """
 
 import json
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,11 @@ def _nested(tensors: Tensors) -> dict[str, Any]:
 
 
 def _read_foreign(path: epath.Path) -> Tensors:
-    from safetensors.numpy import load
+    from safetensors.numpy import load_file
 
-    return load(path.read_bytes()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    with tempfile.NamedTemporaryFile() as file:  # of bytes in memory safetensors reads no bfloat16
+        file.write(path.read_bytes())
+        file.flush()
+        return load_file(file.name)

@@ -5,6 +5,7 @@ omegaconf, argparse and enum classes, none of which is needed here: names of `IN
 keep what they are given. A file that asks for anything else is refused.
 """
 
+import _compat_pickle
 import pickle
 import pickletools
 import re
@@ -21,14 +22,15 @@ INERT = re.compile(
     r"""
     fairseq\.[\w.]+ | omegaconf\.[\w.]+ | hydra\.[\w.]+   # configs, dictionaries, meters, enums of a training run
     | argparse\.Namespace | enum\.\w+ | pathlib\.\w*Path
-    | typing\.Any | builtins\.(dict|list|tuple|str|int|float|bool|object|slice)   # types in omegaconf's metadata
+    # Types in omegaconf's metadata; getitem makes List[float] of List.
+    | typing\.\w+ | _?operator\.getitem | builtins\.(dict|list|tuple|str|int|float|bool|bytes|object|slice)
     | numpy\.dtype | numpy\.(core|_core)\.multiarray\.(scalar|_reconstruct) | numpy\.ndarray   # scores and timings
     """,
     re.VERBOSE,
 )
-PICKLE_PROTOCOLS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PICKLES = 5
-"""Before zip files, torch.save wrote so many pickles one after another, then the tensors' bytes."""
+"""Before zip files, torch.save wrote so many pickles one after another, the first a number, then the tensors' bytes."""
 
 
 class Record:
@@ -47,14 +49,14 @@ class Record:
 def is_torch_file(path: Path) -> bool:
     """Whether the file looks like torch.save's, by its first bytes; a zip file by what it lists."""
     with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
+        start = file.read(len(LEGACY_START))
+    if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
         except zipfile.BadZipFile:
             return True  # cut short, perhaps; reading it says so
-    return start in PICKLE_PROTOCOLS
+    return start == LEGACY_START
 
 
 def load_torch_file(path: Path) -> Any:
@@ -65,8 +67,10 @@ def load_torch_file(path: Path) -> Any:
     torch = import_torch()
     try:
         names = set(_globals_in(path))
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, IndexError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}): copy it again") from None
+    except UserError:
+        raise
+    except Exception as error:  # what zipfile and pickletools make of damaged bytes is nowhere listed
+        raise UserError(f"{path} is damaged or cut short ({_first_line(error)}): copy it again") from None
     stand_ins: list[Any] = [
         (type(name.rpartition(".")[2], (Record,), {}), name) for name in names if INERT.fullmatch(name)
     ]
@@ -82,7 +86,7 @@ def load_torch_file(path: Path) -> Any:
                 f"{path} asks to load {refused[1]}, which is neither a tensor nor part of a fairseq "
                 "checkpoint: refused, since such a file can run any program"
             ) from None
-        except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except Exception as error:  # the same of torch's unpickler
             raise UserError(f"{path} is damaged or cut short ({_first_line(error)}): copy it again") from None
 
 
@@ -159,15 +163,18 @@ def _globals_of_pickle(file: Any) -> Iterator[str]:
     for operation, argument, _ in pickletools.genops(file):
         if operation.name in ("GLOBAL", "INST"):
             module, name = str(argument).split(" ", 1)
-            yield f"{_python3(module)}.{name}"
+            yield _todays_global(module, name)
         elif operation.name == "STACK_GLOBAL":
             yield ".".join(strings[-2:])
         elif isinstance(argument, str):
             strings.append(argument)
 
 
-def _python3(module: str) -> str:
-    return {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+def _todays_global(module: str, name: str) -> str:
+    """The name that PyTorch looks up: pickles of torch.save write `builtins.int` as Python 2's `__builtin__ long`."""
+    if (module, name) in _compat_pickle.NAME_MAPPING:
+        return ".".join(_compat_pickle.NAME_MAPPING[module, name])
+    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def _plain_dict(*_: Any) -> dict:

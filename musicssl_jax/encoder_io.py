@@ -31,14 +31,13 @@ def load_encoder(path: str, *, weights: Weights = "student") -> FrozenEncoder:
     """
     if path.startswith(RANDOM):
         config = configs.read(path.removeprefix(RANDOM))
-        objective = make_objective(config)
-        params = jax.jit(objective.init)(jax.random.key(config.seed))
-        return frozen_encoder(config, objective, params, name=path)
+        params = jax.jit(make_objective(config).init)(jax.random.key(config.seed))
+        return frozen_encoder(config, params["encoder"], name=path)
     found, state, meta = read_newest(path, ("params", "teacher"))
     config = configs.from_json(json.dumps(meta["config"]))
-    params = state["params"]
+    encoder = state["params"]["encoder"]
     if weights == "teacher":
         if "teacher" not in state:
             raise UserError(f"{path} is a run without a teacher: ask for the student's weights")
-        params = {**params, "encoder": {**params["encoder"], **state["teacher"]}}
-    return frozen_encoder(config, make_objective(config), params, name=str(found))
+        encoder = {**encoder, **state["teacher"]}
+    return frozen_encoder(config, encoder, name=str(found))

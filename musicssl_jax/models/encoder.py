@@ -129,6 +129,12 @@ def build_encoder(config: EncoderConfig, key: Key[Array, ""]) -> Encoder:
     return Encoder(config, rngs=nnx.Rngs(key))
 
 
+def encoder_with(config: EncoderConfig, params: dict) -> Encoder:
+    """The encoder that holds `params`."""
+    abstract = nnx.eval_shape(lambda: build_encoder(config, jax.random.key(0)))
+    return nnx.merge(nnx.graphdef(abstract), params)
+
+
 def hidden_states(
     encoder: Encoder, waveform: Float[Array, "B N"], lengths: Int[Array, " B"] | None = None
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One record of a collection as the bytes of a `tf.train.Example`, written and read without TensorFlow.
+"""Records as the bytes of a `tf.train.Example`, written and read without TensorFlow; above all a collection's.
 
 The audio is the last field, so that its samples are the last bytes of the record and can be sliced out
 without decoding anything.
@@ -6,6 +6,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding and tensorflow/cor
 """
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ def encode_header(header: Header, samples: int) -> bytes:
     fields = _track_fields(track, track_length, mean, std) + _feature(b"start", _INT64_LIST, _field(1, _varint(start)))
     audio = _audio_prefix(samples)
     return _prefix(1, len(fields) + len(audio) + samples * SAMPLE_BYTES) + fields + audio
+
+
+def encode_bytes(fields: Mapping[str, bytes]) -> bytes:
+    """The tf.Example whose features are one byte string each."""
+    features = [_feature(name.encode(), _BYTES_LIST, _field(1, value)) for name, value in fields.items()]
+    return _field(1, b"".join(features))
 
 
 def decode_header(record: bytes) -> tuple[Header, int]:

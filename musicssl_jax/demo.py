@@ -114,8 +114,8 @@ def tracks(seed: int, sample_rate: int) -> Iterator[Track]:
 
 
 def encoder_frames(encoder: FrozenEncoder, waveform: Float[np.ndarray, " samples"]) -> Frames:
-    """Hidden states of all layers, in windows as long as training's crops."""
-    encoded = encoder(waveform, window_seconds=WINDOW_SECONDS)
+    """Hidden states of all layers, in windows as long as training's crops, which do not overlap."""
+    encoded = encoder(waveform, window_seconds=WINDOW_SECONDS, context_seconds=0.0)
     return encoded["hidden"], encoded["times"]
 
 

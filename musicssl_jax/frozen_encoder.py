@@ -1,28 +1,30 @@
 """A trained encoder as a function of a waveform: windows, hidden states, times."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from musicssl_jax.embedding.batching import Batch, Track, Waveform, encode_windows
+from musicssl_jax.embedding.pooling import EveryFrame
+from musicssl_jax.embedding.windows import default_context
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
-from musicssl_jax.models.encoder import EncoderConfig, encoder_with, hidden_states, normalize, to_float
-from musicssl_jax.shapes import Float, Int16
-
-Audio = Float[np.ndarray, " samples"] | Int16[np.ndarray, " samples"]
-
-SMALLEST_WINDOW = 50
-"""Frames; what is shorter is padded to it, so that few window sizes are ever compiled."""
+from musicssl_jax.models.encoder import Encoder, EncoderConfig, encoder_with, frame_padding, normalize, to_float
+from musicssl_jax.shapes import Array, Float, Int, Shaped
+from musicssl_jax.targets.filter_bank import FrameGrid
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FrozenEncoder:
     """Call it with a waveform; see `musicssl_jax.load_encoder`.
 
-    sample_rate: that waveforms must have. hop, receptive_field: of a frame, in samples. layers: transformer blocks
+    sample_rate: that the encoder works at. hop, receptive_field: of a frame, in samples. layers: transformer blocks
     (hidden states are numbered from 0, the blocks' input, to `layers`). width: of a hidden state.
     name: where the parameters came from.
     """
@@ -33,73 +35,153 @@ class FrozenEncoder:
     receptive_field: int
     layers: int
     width: int
-    _apply: Callable[..., jax.Array]
+    _config: EncoderConfig
+    _normalize: bool  # by the track's statistics
+    _params: dict
 
     def __call__(
         self,
-        waveform: Audio,
+        waveform: Any,
         *,
+        sample_rate: int | None = None,
+        layers: Sequence[int] | None = None,
         mean: float | None = None,
         std: float | None = None,
         window_seconds: float = 30.0,
+        context_seconds: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """hidden (layers + 1, T, width) float32, and times (T,): the frames' centres in seconds.
+        """A dict of hidden (layers, T, width) float32; layers, their numbers; times (T,), the frames' centres in
+        seconds.
 
-        A waveform longer than `window_seconds` is encoded window by window: frames attend within their window only.
-        `mean`, `std`: of the whole track in [-1, 1], if `waveform` is a part of it.
-        Raises ValueError for a waveform shorter than one frame.
+            encode = load_encoder("runs/music2vec_base")
+            states = encode(waveform, sample_rate=44100)
+            states["hidden"][6].mean(axis=0)  # one vector of the track, from the sixth block
+
+        waveform: one channel, floats in [-1, 1] or 16-bit integers, at the encoder's rate unless `sample_rate` says
+        another. layers: which of 0..`self.layers`; all of them by default. mean, std: of the whole track in [-1, 1],
+        if `waveform` is a part of it. A waveform longer than `window_seconds` is encoded in windows that overlap by
+        twice `context_seconds`, which are left out of what a window gives (docs/embed.md).
+        Raises ValueError: not such a waveform, values that are no numbers, shorter than one frame, no such layer.
         """
-        parts = [hidden for _, hidden in self.windows(waveform, mean=mean, std=std, window_seconds=window_seconds)]
-        hidden = np.concatenate(parts, axis=1)
-        return {"hidden": hidden, "times": self.times(hidden.shape[1])}
+        pcm = self._at_own_rate(checked_waveform(waveform), sample_rate)
+        frames = self.grid.count(len(pcm))
+        if frames < 1:
+            raise ValueError(f"{len(pcm)} samples are less than one frame ({self.receptive_field} samples)")
+        numbers = tuple(range(self.layers + 1)) if layers is None else self._checked_layers(layers)
+        track = Track("", pcm, *_statistics(pcm, mean, std), EveryFrame(frames))
+        size, context = self.window_frames(window_seconds, context_seconds)
+        hidden = np.empty((len(numbers), frames, self.width), np.float32)
+        rows = self.rows() if frames > size else 1
+        states = functools.partial(self.states, layers=numbers)
+        for _, _, (first, values) in encode_windows(states, self.grid, [track], size=size, context=context, rows=rows):
+            hidden[:, first : first + values.shape[1]] = values
+        return {"hidden": hidden, "layers": np.array(numbers), "times": self.times(frames)}
+
+    @property
+    def grid(self) -> FrameGrid:
+        """Where its frames lie."""
+        return FrameGrid(self.sample_rate, self.hop, self.receptive_field)
 
     def times(self, frames: int) -> Float[np.ndarray, " frames"]:
         """Centres of the first `frames` frames in seconds."""
         return (np.arange(frames) * self.hop + self.receptive_field / 2) / self.sample_rate
 
-    def windows(
-        self,
-        waveform: Audio,
-        *,
-        mean: float | None = None,
-        std: float | None = None,
-        window_seconds: float = 30.0,
-    ) -> Iterator[tuple[int, Float[np.ndarray, "layers frames width"]]]:
-        """(number of its first frame, hidden states) of each window; the windows' frames follow on each other.
+    def with_precision(self, precision: str) -> "FrozenEncoder":
+        """The same encoder, computing in "float32" (exact on every device) or "bfloat16"."""
+        return dataclasses.replace(self, _config=dataclasses.replace(self._config, dtype=precision))
 
-        A window holds window_seconds / hop frames; the last one reaches back so far that it is as long, and gives
-        the frames that are left. Only a waveform shorter than a window is padded, to the next of its halves.
+    def window_frames(self, window_seconds: float, context_seconds: float | None) -> tuple[int, int]:
+        """(size, context) of a window in frames. Raises ValueError where the context leaves nothing of it."""
+        if context_seconds is None:
+            context_seconds = default_context(window_seconds)
+        size, context = (round(seconds * self.sample_rate / self.hop) for seconds in (window_seconds, context_seconds))
+        if not 0 <= 2 * context < size:
+            raise ValueError(
+                f"a window of {window_seconds:g} s with {context_seconds:g} s of context on both sides keeps nothing"
+            )
+        return size, context
+
+    def rows(self, per_device: int | None = None) -> int:
+        """Windows of a batch on all local devices; `per_device` by default 1 on CPUs and 8 elsewhere."""
+        devices = jax.local_devices()
+        if per_device is None:
+            per_device = 1 if devices[0].platform == "cpu" else 8
+        return per_device * len(devices)
+
+    def states(
+        self, batch: Batch, sums: int, *, layers: tuple[int, ...], dtype: str = "float32"
+    ) -> Float[Array, "layers B n width"]:
+        """Hidden states of a batch, or `sums` of them a row; computed over all local devices if they divide the rows,
+        else on the first. Blocks behind the highest layer are not run. Not waited for. float16 is clipped to its range.
         """
-        frames = self._frames(len(waveform))
-        if frames < 1:
-            raise ValueError(f"{len(waveform)} samples are less than one frame ({self.receptive_field} samples)")
-        statistics = _statistics(waveform, mean, std)
-        size = max(SMALLEST_WINDOW, round(window_seconds * self.sample_rate / self.hop))
-        while frames <= size // 2 >= SMALLEST_WINDOW:
-            size //= 2
-        for first in range(0, frames, size):
-            start = max(0, min(first, frames - size))
-            audio = waveform[start * self.hop :][: self._samples(size)]
-            padded = np.pad(audio, (0, self._samples(size) - len(audio)))[None]
-            hidden = self._apply(padded, *statistics, np.array([len(audio)]))
-            yield first, np.asarray(hidden[:, 0, first - start : min(size, frames - start)], np.float32)
+        devices = jax.local_devices()
+        count = len(devices) if len(batch.audio) % len(devices) == 0 else 1
+        return self._program(layers, sums, dtype, count)(*batch)
 
-    def _samples(self, frames: int) -> int:
-        return (frames - 1) * self.hop + self.receptive_field
+    @functools.cached_property
+    def _programs(self) -> dict:
+        return {}
 
-    def _frames(self, samples: int) -> int:
-        return (samples - self.receptive_field) // self.hop + 1
+    def _program(self, layers: tuple[int, ...], sums: int, dtype: str, devices: int) -> Any:
+        key = layers, sums, dtype, devices
+        if key not in self._programs:
+            self._programs[key] = self._make_program(*key)
+        return self._programs[key]
+
+    def _make_program(self, layers: tuple[int, ...], sums: int, dtype: str, devices: int) -> Any:
+        mesh = Mesh(np.array(jax.local_devices()[:devices]), ("data",))
+        blocks = max(1, *layers)
+        config, params = dataclasses.replace(self._config, layers=blocks), _first_blocks(self._params, blocks)
+
+        def apply(params, audio, mean, std, lengths, segments):
+            waveform = normalize(audio, mean, std) if self._normalize else to_float(audio)
+            encoder = encoder_with(config, params)
+            states = chosen_states(encoder, waveform, lengths, layers, segments, sums, whole=blocks == self.layers)
+            return _as_dtype(states, dtype)
+
+        by_row = P("data")
+        on_devices = jax.jit(
+            jax.shard_map(
+                apply,
+                mesh=mesh,
+                in_specs=(P(), by_row, by_row, by_row, by_row, by_row),
+                out_specs=P(None, "data"),
+                check_vma=False,
+            )
+        )
+        params = jax.device_put(params, NamedSharding(mesh, P()))
+        rows = NamedSharding(mesh, by_row)
+
+        def run(*batch):
+            with jax.set_mesh(mesh):  # whatever mesh the caller is in
+                return on_devices(params, *jax.device_put(batch, rows))
+
+        return run
+
+    def _at_own_rate(self, waveform: Waveform, sample_rate: int | None) -> Shaped[np.ndarray, " resampled"]:
+        if sample_rate in (None, self.sample_rate):
+            return waveform
+        if sample_rate <= 0:
+            raise ValueError(f"sample_rate={sample_rate}: want samples a second")
+        import soxr
+
+        if waveform.dtype == np.int16:
+            waveform = waveform.astype(np.float32) / 32768
+        return soxr.resample(waveform, sample_rate, self.sample_rate, quality="HQ")
+
+    def _checked_layers(self, layers: Sequence[int]) -> tuple[int, ...]:
+        if not len(layers) or not all(0 <= layer <= self.layers for layer in layers):
+            raise ValueError(f"layers {list(layers)}: want some of 0 to {self.layers}")
+        return tuple(map(int, layers))
 
 
 def frozen_encoder(config: Any, params: dict, *, name: str) -> FrozenEncoder:
-    """The encoder whose parameters are `params`, in the precision that the config trains in."""
-    encoder_config = EncoderConfig(**config.model, dtype=config.precision)
+    """The encoder whose parameters are `params`.
 
-    def apply(params, audio, mean, std, lengths):
-        waveform = normalize(audio, mean, std) if config.data.normalize else to_float(audio)
-        return hidden_states(encoder_with(encoder_config, params), waveform, lengths, sealed=True)["hidden"]
-
+    It computes in the precision that the config trains in, but on CPUs always in float32: bfloat16 is slower there.
+    """
     hop, field = hop_and_receptive_field(config.model.conv_layers)
+    on_cpu = jax.local_devices()[0].platform == "cpu"
     return FrozenEncoder(
         name=name,
         sample_rate=config.data.sample_rate,
@@ -107,17 +189,83 @@ def frozen_encoder(config: Any, params: dict, *, name: str) -> FrozenEncoder:
         receptive_field=field,
         layers=config.model.layers,
         width=config.model.width,
-        _apply=functools.partial(jax.jit(apply), params),
+        _config=EncoderConfig(**config.model, dtype="float32" if on_cpu else config.precision),
+        _normalize=config.data.normalize,
+        _params=params,
     )
 
 
-def _statistics(
-    waveform: Audio, mean: float | None, std: float | None
-) -> tuple[Float[np.ndarray, " one"], Float[np.ndarray, " one"]]:
+def chosen_states(
+    encoder: Encoder,
+    waveform: Float[Array, "B N"],
+    lengths: Int[Array, " B"],
+    layers: Sequence[int],
+    segments: Int[Array, "B T"],
+    sums: int,
+    *,
+    whole: bool,
+) -> Float[Array, "layers B n width"]:
+    """float32 hidden states of `layers`, numbered as transformers' hidden_states; or `sums` of them, by segment.
+
+    0 is the blocks' input; the last of a `whole` encoder that normalises first is behind its final norm. `lengths`:
+    samples of each row that are audio. Only what is asked for is kept while the blocks run.
+    """
+    conv = encoder.features(waveform, lengths)
+    padding = frame_padding(lengths, conv.shape[1], encoder.config.conv_layers)
+    weights = jax.nn.one_hot(segments, sums, axis=1)
+
+    def kept(states: Float[Array, "B T D"]) -> Float[Array, "B n D"]:
+        states = states.astype(jnp.float32)
+        return jnp.matmul(weights, states, precision=jax.lax.Precision.HIGHEST) if sums else states
+
+    def collect(collected, index, ffn, output):
+        del ffn
+        return collected.at[index + 1].set(kept(output))
+
+    first = encoder.transformer.embed(encoder.project(conv), padding=padding, sealed=True)
+    empty = jnp.zeros((encoder.config.layers + 1, *kept(first).shape), jnp.float32)
+    empty = empty.at[0].set(kept(first))
+    last, collected = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=empty)
+    if whole and encoder.config.norm_first:
+        collected = collected.at[-1].set(kept(last))
+    return collected[jnp.array(layers)]
+
+
+def _first_blocks(params: dict, count: int) -> dict:
+    transformer = params["transformer"]
+    blocks = jax.tree.map(lambda stacked: stacked[:count], transformer["blocks"])
+    return {**params, "transformer": {**transformer, "blocks": blocks}}
+
+
+def checked_waveform(waveform: Any) -> Waveform:
+    """The waveform as a float32 or int16 array. Raises ValueError that says what is wrong with it."""
+    array = np.asarray(waveform)
+    if array.ndim != 1:
+        raise ValueError(
+            f"a waveform of shape {array.shape}: want one channel, (samples,); of several take the mean, for example "
+            "waveform.mean(axis=1) of (samples, channels)"
+        )
+    if array.dtype == np.int16:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"a waveform of {array.dtype}: want floats in [-1, 1] or int16")
+    if not np.isfinite(array).all():
+        raise ValueError(f"the waveform is not finite from sample {int(np.argmin(np.isfinite(array)))} on")
+    return array.astype(np.float32, copy=False)
+
+
+def _statistics(waveform: Waveform, mean: float | None, std: float | None) -> tuple[float, float]:
     """Mean and standard deviation of the waveform in [-1, 1], unless they are given."""
     scale = 1 / 32768 if waveform.dtype == np.int16 else 1.0
     if mean is None:
         mean = float(np.mean(waveform, dtype=np.float64)) * scale
     if std is None:
         std = float(np.std(waveform, dtype=np.float64)) * scale
-    return np.array([mean], np.float32), np.array([std], np.float32)
+    return mean, std
+
+
+def _as_dtype(states: Float[Array, "..."], dtype: str) -> Float[Array, "..."]:
+    if dtype == "float16":
+        largest = float(jnp.finfo(jnp.float16).max)
+        states = jnp.clip(states, -largest, largest)
+    return states.astype(dtype)

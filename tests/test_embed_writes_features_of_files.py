@@ -85,21 +85,26 @@ def test_bad_files_are_named_and_not_fatal(embedded):
     assert "rejected  2 files" in run.stdout and "features  3 files" in run.stdout
 
 
-def test_pooled_features_are_means_of_windows(music, embedded, run_embed, tmp_path):
-    flags = ("--layers=last", "--pool=mean", "--dtype=float16", "--window_seconds=3")
-    run = run_embed(f"--input={music / 'a.wav'}", f"--output={tmp_path}", *flags)
-    assert run.returncode == 0, run.stderr
-    with np.load(tmp_path / "a.wav.npz") as file, np.load(embedded[0] / "a.wav.npz") as frames:
-        assert file["features"].shape == (1, 3, 32) and file["features"].dtype == np.float16
-        want = [frames["features"][1, start : start + 150].mean(axis=0) for start in (0, 150, 300)]
-        np.testing.assert_allclose(file["features"][0], want, atol=2e-3)
-        np.testing.assert_allclose(file["times"], [frames["times"][s : s + 150].mean() for s in (0, 150, 300)])
+def test_pooled_features_are_means_over_the_frames(music, embedded, run_embed, tmp_path):
+    """Of whole files and of spans, also of spans that windows cut."""
+    with np.load(embedded[0] / "a.wav.npz") as file:
+        frames = file["features"][1]
+    for pool, spans in (("mean", [(0, 364)]), ("window", [(0, 120), (120, 240), (240, 360), (360, 364)])):
+        flags = ("--layers=last", f"--pool={pool}", "--pool_seconds=2.4", "--dtype=float16", "--window_seconds=3")
+        run = run_embed(f"--input={music / 'a.wav'}", f"--output={tmp_path / pool}", *flags)
+        assert run.returncode == 0, run.stderr
+        with np.load(tmp_path / pool / "a.wav.npz") as file:
+            assert file["features"].shape == (1, len(spans), 32) and file["features"].dtype == np.float16
+            np.testing.assert_allclose(file["features"][0], [frames[a:b].mean(axis=0) for a, b in spans], atol=2e-3)
+            np.testing.assert_allclose(file["start"], [a * 0.02 for a, _ in spans])
+            np.testing.assert_allclose(file["end"], [(b - 1) * 0.02 + 0.025 for _, b in spans])
+            np.testing.assert_allclose(file["times"], (file["start"] + file["end"]) / 2)
 
 
 def test_existing_features_are_skipped_when_asked(music, run_embed, tmp_path):
     (tmp_path / "a.wav.npz").write_bytes(b"mine")
     files = [music / "a.wav", music / "album" / "short.ogg"]
-    run = run_embed("--input", *files, f"--output={tmp_path}", "--skip_existing")
+    run = run_embed("--input", *files, f"--output={tmp_path}", "--skip-existing")
     assert run.returncode == 0 and "skipped   1 files" in run.stdout, run.stderr
     assert (tmp_path / "a.wav.npz").read_bytes() == b"mine"
     assert (tmp_path / "album" / "short.ogg.npz").is_file()
@@ -112,6 +117,8 @@ def test_existing_features_are_skipped_when_asked(music, run_embed, tmp_path):
         (("--input={music}/nothing", "--output={out}"), "nothing"),
         (("--input={music}/a.wav", "--output={out}", "--layers=0,5"), "--layers=0,5"),
         (("--input={music}/a.wav", "--output={music}/notes.txt/x"), "notes.txt"),
+        (("--input={music}/a.wav", "--output={out}", "--window_seconds=4", "--context_seconds=2"), "--context_seconds"),
+        (("--input={music}/a.wav", "--output={out}", "--batch=0"), "--batch"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(music, tiny, tmp_path, capfd, arguments, said):
@@ -119,47 +126,6 @@ def test_wrong_input_is_one_line_and_exit_code_2(music, tiny, tmp_path, capfd, a
     assert run_command(main, [f"--checkpoint={tiny}", *arguments]) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert said in last and last.startswith("error: ")
-
-
-def test_windows_are_encoded_as_if_they_were_files_of_their_own(encode):
-    waveform = tone(7.3).astype(np.float32)
-    mean, std = float(waveform.mean()), float(waveform.std())
-    whole = encode(waveform, window_seconds=3.0)["hidden"]
-    for first in (0, 150, 214):  # the last window reaches back from the end of 364 frames
-        alone = encode(waveform[first * 320 :][: 149 * 320 + 400], mean=mean, std=std, window_seconds=3.0)["hidden"]
-        new = slice(300 - first, None) if first == 214 else slice(None)
-        got = whole[:, first : first + 150][:, new]
-        np.testing.assert_allclose(got, alone[:, new], atol=1e-5)
-
-
-def test_windows_agree_with_one_pass_except_for_their_context(encode):
-    waveform = tone(12).astype(np.float32)
-    windowed, one_pass = (encode(waveform, window_seconds=s) for s in (4.0, 12.0))
-    np.testing.assert_array_equal(windowed["times"], one_pass["times"])
-    a, b = windowed["hidden"], one_pass["hidden"]
-    assert a.shape == b.shape
-    # Frames see their window only, so they differ; but each is nearest to itself, not to its neighbours in time.
-    inside = np.r_[60:140, 260:340, 460:540]
-    error = np.linalg.norm(a - b, axis=-1)[:, inside].mean()
-    shifted = np.linalg.norm(a - np.roll(b, 1, axis=1), axis=-1)[:, inside].mean()
-    assert error < 0.5 * shifted
-
-
-def test_padding_of_short_files_does_not_change_their_frames(encode):
-    waveform = tone(2.5).astype(np.float32)  # 124 frames, padded to 150 of a 3 s window
-    padded, exact = encode(waveform, window_seconds=3.0)["hidden"], encode(waveform, window_seconds=2.48)["hidden"]
-    assert padded.shape == exact.shape
-    np.testing.assert_allclose(padded, exact, atol=1e-4 * np.abs(exact).max())
-
-
-def test_pcm_and_float_waveforms_give_the_same(encode):
-    pcm = np.rint(tone(2) * 32767).astype(np.int16)
-    np.testing.assert_allclose(encode(pcm)["hidden"], encode((pcm / 32768).astype(np.float32))["hidden"], atol=1e-4)
-
-
-def test_a_waveform_shorter_than_a_frame_is_refused(encode):
-    with pytest.raises(ValueError, match="399 samples"):
-        encode(np.zeros(399, np.float32))
 
 
 def test_an_unknown_checkpoint_is_a_user_error(tmp_path):

@@ -123,7 +123,7 @@ def report(model: Pretrained, source: str, output: Path, to: str, weights: str, 
     lines = [
         f"read      {source}{came_from}",
         f"model     {model.config.objective}, {config.layers} blocks of width {config.width}, {size / 1e6:.2f}M "
-        f"parameters, {model.step} updates",
+        f"parameters" + (f", {model.step} updates" if model.step else ""),
         f"holds     {', '.join(parts)}" + (f"; the {weights}'s encoder" if weights != "student" else ""),
         f"wrote     {output} ({to}); read back, {len(model.params) + len(model.teacher)} arrays are equal bit for bit",
         f"checksum  {checksum(model)} of names and shapes",

@@ -8,17 +8,20 @@ from musicssl_jax.interop.extras import without_paths
 from musicssl_jax.interop.pretrained import Pretrained
 
 NAMES = {"data2vec": ("music2vec", "data2vec 1.0"), "hubert": ("musicHuBERT", "HuBERT")}
-CLASSES = {"data2vec": "Data2VecAudioModel", "hubert": "HubertModel"}
 
 
 def model_card(model: Pretrained, *, license: str, scores: Mapping[str, float]) -> str:
     """Markdown with the hub's front matter. A licence stands there only if the user gave one."""
-    config = model.config
+    config = without_paths(model.config)
+    trained_here = model.origin.kind == "run"
     name, method = NAMES[config.objective]
+    maker = f"musicssl_jax {__version__}"
+    size = sum(value.size for value in model.encoder.values())
     sections = [
         _front_matter(license),
-        f"# {config.name}\n\nA {name} encoder of audio: {method} as implemented by musicssl_jax {__version__}, "
-        f"{sum(v.size for n, v in model.params.items() if n.startswith('encoder/')) / 1e6:.2f}M parameters, "
+        f"# {config.name if trained_here else model.origin.where}",
+        f"{f'A {name} encoder' if trained_here else 'An encoder'} of audio ({method}), "
+        f"{f'trained with {maker}' if trained_here else f'converted with {maker}'}: {size / 1e6:.2f}M parameters, "
         f"{config.model.layers} blocks of width {config.model.width}, audio at {config.data.sample_rate} Hz, "
         f"{_frame_rate(model):g} frames a second.",
         _usage(model),
@@ -26,8 +29,9 @@ def model_card(model: Pretrained, *, license: str, scores: Mapping[str, float]) 
         f"## Data\n\n{_data(model)}",
         f"## Scores\n\n{_scores(scores)}",
         "## Licence\n\n" + (license or "Not stated by whoever exported this model; ask them before you use it."),
-        "## Config\n\n```json\n" + json.dumps(without_paths(config).to_dict(), indent=2) + "\n```",
     ]
+    if trained_here:
+        sections.append("## Config\n\n```json\n" + json.dumps(config.to_dict(), indent=2) + "\n```")
     return "\n\n".join(sections) + "\n"
 
 
@@ -60,7 +64,10 @@ Which layer serves a task best differs from task to task: try them all. In train
 
 def _training(model: Pretrained) -> str:
     if model.origin.kind != "run":
-        return f"Converted from {model.origin.kind} ({model.origin.where}), after {model.step} updates."
+        updates = f", after {model.step} updates" if model.step else ""
+        return (
+            f"Converted from {model.origin.kind} ({model.origin.where}){updates}; how it was trained is not known here."
+        )
     config = model.config
     seconds = model.step * config.batch.clips * config.data.crop_seconds
     return (

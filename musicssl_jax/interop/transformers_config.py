@@ -1,6 +1,6 @@
 """transformers' config.json and preprocessor_config.json, and ours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,8 +89,9 @@ def _read_family(config: ConfigDict, theirs: Mapping[str, Any]) -> None:
     config.model.norm_first = bool(theirs.get("do_stable_layer_norm", False))
 
 
-def write_config(config: ConfigDict, before: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of the config; `before`: what a file that the model came from had, for all that is not ours.
+def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str]) -> dict[str, Any]:
+    """config.json of the config; `before`: what a file that the model came from had, for all that is not ours;
+    `dtypes`: of the tensors.
 
     UserError: transformers has no class for such an encoder.
     """
@@ -105,7 +106,8 @@ def write_config(config: ConfigDict, before: Mapping[str, Any]) -> dict[str, Any
         written["vocab_size"] = VOCABULARY
     if not (written.get("mask_time_prob") or written.get("mask_feature_prob")):
         written["mask_time_prob"] = MASK_PROB
-    written["torch_dtype"] = "float32"
+    written.pop("dtype", None)
+    written["torch_dtype"] = next(iter(dtypes)) if len(dtypes) == 1 else "float32"
     if config.objective == "data2vec":
         depth = model.positional_depth
         kernel = max(3, model.positional_kernel // depth)

@@ -101,9 +101,9 @@ def write_transformers(model: Pretrained, folder: Path, *, license: str, scores:
     UserError: transformers has no such class, or the folder cannot be written.
     """
     before = model.origin.options if model.origin.kind == "transformers" else {}
-    config_json = write_config(model.config, before)
     dtypes = {name.removeprefix("params/"): dtype for name, dtype in model.origin.dtypes.items()}
     tensors = write_tensors(model.params, key_table(model.config.model), dtypes)
+    config_json = write_config(model.config, before, {str(tensor.dtype) for tensor in tensors.values()})
     encoder = [f"params/{name}" for name in model.params if name.startswith("encoder/")]
     packed = pack(model, encoder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -205,3 +205,4 @@ def _write_tensors(path: Path, tensors: Tensors) -> None:
     from safetensors.numpy import save_file
 
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library makes it its owner's alone

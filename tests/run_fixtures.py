@@ -58,6 +58,8 @@ HUBERT = {name: value for name, value in TINY.items() if not name.startswith(("t
     "codebook.restarts": 2,
     "codebook.max_batches": 4,
     "prediction.width": 16,
+    "prediction.temperature": 0.1,
+    "prediction.unmasked_weight": 0.0,
     "prediction.feature_penalty": 10.0,
     "model.input_dropout": 0.1,
 }

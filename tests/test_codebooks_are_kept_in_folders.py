@@ -21,6 +21,7 @@ from musicssl_jax.targets.codebook import (
     read_codebooks,
     save_codebook,
 )
+from musicssl_jax.targets.new_codebook import summary
 
 FILES = ["centroids.safetensors", "codebook.json", "codebook.png"]
 
@@ -94,6 +95,14 @@ def test_the_id_follows_from_centroids_and_front_end_alone(codebook):
         dataclasses.replace(codebook, front_end=front_end_of(band_energies(floor=1.0))),
     ]
     assert len({codebook_id(x) for x in [codebook, *others]}) == 3
+
+
+def test_a_command_says_how_far_a_layers_labels_are_the_crops(codebook):
+    assert "30 batches, inertia 4, 2 of 7 clusters empty, labels agree on 75.0% of frames" in summary(codebook)
+    unknown = dataclasses.replace(codebook, agreement=None)
+    assert summary(unknown).endswith("2 of 7 clusters empty")
+    of_layer = dataclasses.replace(unknown, front_end={**codebook.front_end, "front_end": "layer"})
+    assert summary(of_layer).endswith("no track is long enough to see whether overlapping crops agree")
 
 
 def test_an_existing_folder_is_not_overwritten(codebook, tmp_path):

@@ -23,7 +23,7 @@ from musicssl_jax.targets.features import Batch, Features
 from musicssl_jax.targets.filter_bank import frame_grid
 from musicssl_jax.targets.fitting import FitOptions, fit_codebook
 from musicssl_jax.targets.labelling import crop_labeller, longest, overlap_agreement
-from musicssl_jax.targets.layer import is_layer
+from musicssl_jax.targets.layer import FRONT_END, is_layer
 from musicssl_jax.targets.target_set import target_sets
 from musicssl_jax.training.batches import BatchPlan
 from musicssl_jax.training.outlook import duration
@@ -90,6 +90,8 @@ def summary(codebook: Codebook) -> str:
     parts.append(f"{empty} of {len(codebook.centroids)} clusters empty")
     if codebook.agreement is not None:
         parts.append(f"labels agree on {codebook.agreement:.1%} of frames where two crops overlap by half")
+    elif codebook.front_end["front_end"] == FRONT_END:
+        parts.append("no track is long enough to see whether overlapping crops agree")
     return ", ".join(parts)
 
 

@@ -26,7 +26,7 @@ from musicssl_jax.interop.pretrained import Pretrained
 from musicssl_jax.interop.reading import read_pretrained
 from musicssl_jax.interop.runs import write_run
 from musicssl_jax.interop.transformers_folder import write_transformers
-from musicssl_jax.interop.verify import LARGEST_DIFFERENCE, checksum, differences, differing
+from musicssl_jax.interop.verify import LARGEST_DIFFERENCE, check_comparable, checksum, differences, differing
 
 VERIFY_SECONDS = 5
 NOT_EQUAL = 1
@@ -35,18 +35,22 @@ NOT_EQUAL = 1
 
 def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
-    output = Path(flags.output).expanduser()
+    output = Path(flags.output).expanduser().absolute()
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"--output={flags.output} is there already: choose another, or remove it")
     model = read_pretrained(
         flags.input, download=flags.download, clusters=flags.clusters, dictionary_rows=flags.dictionary_rows
     ).with_weights(flags.weights)
+    waveform = None
+    if flags.verify:  # what it needs is looked for before anything is written
+        check_comparable(model)
+        waveform = verify_waveform(flags.audio, model.config.data.sample_rate)
     notes = [*model.notes, *_write(model, output, flags)]
     back = read_pretrained(str(output), clusters=flags.clusters, dictionary_rows=flags.dictionary_rows)
     if wrong := differing(model, back):
         raise RuntimeError(f"{output} was written and reads back differently: {shortened(wrong)}")
     print(report(model, flags.input, output, flags.to, flags.weights, notes))
-    return _verify(model, output, flags) if flags.verify else 0
+    return 0 if waveform is None else _verify(model, output, flags, waveform)
 
 
 def _write(model: Pretrained, output: Path, flags: argparse.Namespace) -> list[str]:
@@ -74,7 +78,7 @@ def _scores(file: str | None) -> dict[str, float]:
         raise UserError(f"--scores={file} is no JSON object of numbers by task: {error}") from None
 
 
-def _verify(model: Pretrained, output: Path, flags: argparse.Namespace) -> int:
+def _verify(model: Pretrained, output: Path, flags: argparse.Namespace, waveform: np.ndarray) -> int:
     """Prints how far each hidden state is from transformers'; the exit code."""
     folder, ours = None, model
     if flags.to == "transformers":
@@ -85,7 +89,7 @@ def _verify(model: Pretrained, output: Path, flags: argparse.Namespace) -> int:
         ours = read_pretrained(str(output))
     if folder is not None and not (folder / "config.json").is_file():
         folder = None
-    compared = differences(ours, folder, verify_waveform(flags.audio, model.config.data.sample_rate))
+    compared = differences(ours, folder, waveform)
     for name, difference in compared:
         print(f"  {name:16} {difference:.1e} of its largest value")
     worst = max(difference for _, difference in compared)

@@ -21,9 +21,8 @@ import numpy as np
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.interop.fairseq_file import write_fairseq
-from musicssl_jax.interop.hub import HUB, hub_folder
 from musicssl_jax.interop.pretrained import Pretrained
-from musicssl_jax.interop.reading import read_pretrained
+from musicssl_jax.interop.reading import read_pretrained, transformers_folder_of
 from musicssl_jax.interop.runs import write_run
 from musicssl_jax.interop.transformers_folder import write_transformers
 from musicssl_jax.interop.verify import LARGEST_DIFFERENCE, check_comparable, checksum, differences, differing
@@ -83,12 +82,8 @@ def _verify(model: Pretrained, output: Path, flags: argparse.Namespace, waveform
     folder, ours = None, model
     if flags.to == "transformers":
         folder = output
-    elif model.origin.kind == "transformers" and flags.weights == "student":
-        folder = hub_folder(flags.input, download=False) if flags.input.startswith(HUB) else Path(flags.input)
-        folder = folder.expanduser()
+    elif flags.weights == "student" and (folder := transformers_folder_of(flags.input)):
         ours = read_pretrained(str(output))
-    if folder is not None and not (folder / "config.json").is_file():
-        folder = None
     compared = differences(ours, folder, waveform)
     for name, difference in compared:
         print(f"  {name:16} {difference:.1e} of its largest value")
@@ -105,7 +100,7 @@ def verify_waveform(file: str | None, sample_rate: int) -> np.ndarray:
     if file is None:
         from data_pipelines.musicbox import render_track
 
-        return render_track(0, "additive", seconds=VERIFY_SECONDS, sample_rate=sample_rate)[0]
+        return render_track(0, "additive", seconds=float(VERIFY_SECONDS), sample_rate=sample_rate)[0]
     from data_pipelines.decode import Limits, Rejected, decode_track
 
     with tempfile.TemporaryDirectory(prefix="musicssl-convert-") as scratch:

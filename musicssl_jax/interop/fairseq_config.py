@@ -93,6 +93,7 @@ def read_config(cfg: Mapping[str, Mapping[str, Any]], what: str) -> ConfigDict:
         raise UserError(f"{what} has no {', '.join(missing)} among its model's options: it is no complete checkpoint")
     config = configs.read(MODELS[name]).copy_and_resolve_references().unlock()
     config.name = name
+    config.precision = "float32"  # in which its features are those that others get
     try:
         for ours, (group, field) in {**COMMON, **OF_OBJECTIVE[config.objective]}.items():
             section, _, leaf = ours.rpartition(".")

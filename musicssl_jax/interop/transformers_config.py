@@ -54,6 +54,7 @@ def read_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
             raise UserError(f"{what}: config.json has {field}={theirs[field]!r}, and there is no such model here")
     config = configs.read(MODELS[kind]).copy_and_resolve_references().unlock()
     config.name = kind.replace("-", "_")
+    config.precision = "float32"  # in which its features are those that others get
     try:
         for ours, field in FIELDS.items():
             value = theirs.get(field, _absent(field))

@@ -21,12 +21,11 @@ import numpy as np
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.interop.fairseq_file import write_fairseq
-from musicssl_jax.interop.hub import HUB, hub_folder
 from musicssl_jax.interop.pretrained import Pretrained
-from musicssl_jax.interop.reading import read_pretrained
+from musicssl_jax.interop.reading import read_pretrained, transformers_folder_of
 from musicssl_jax.interop.runs import write_run
 from musicssl_jax.interop.transformers_folder import write_transformers
-from musicssl_jax.interop.verify import LARGEST_DIFFERENCE, checksum, differences, differing
+from musicssl_jax.interop.verify import LARGEST_DIFFERENCE, check_comparable, checksum, differences, differing
 
 VERIFY_SECONDS = 5
 NOT_EQUAL = 1
@@ -35,18 +34,22 @@ NOT_EQUAL = 1
 
 def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
-    output = Path(flags.output).expanduser()
+    output = Path(flags.output).expanduser().absolute()
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"--output={flags.output} is there already: choose another, or remove it")
     model = read_pretrained(
         flags.input, download=flags.download, clusters=flags.clusters, dictionary_rows=flags.dictionary_rows
     ).with_weights(flags.weights)
+    waveform = None
+    if flags.verify:  # what it needs is looked for before anything is written
+        check_comparable(model)
+        waveform = verify_waveform(flags.audio, model.config.data.sample_rate)
     notes = [*model.notes, *_write(model, output, flags)]
     back = read_pretrained(str(output), clusters=flags.clusters, dictionary_rows=flags.dictionary_rows)
     if wrong := differing(model, back):
         raise RuntimeError(f"{output} was written and reads back differently: {shortened(wrong)}")
     print(report(model, flags.input, output, flags.to, flags.weights, notes))
-    return _verify(model, output, flags) if flags.verify else 0
+    return 0 if waveform is None else _verify(model, output, flags, waveform)
 
 
 def _write(model: Pretrained, output: Path, flags: argparse.Namespace) -> list[str]:
@@ -74,18 +77,14 @@ def _scores(file: str | None) -> dict[str, float]:
         raise UserError(f"--scores={file} is no JSON object of numbers by task: {error}") from None
 
 
-def _verify(model: Pretrained, output: Path, flags: argparse.Namespace) -> int:
+def _verify(model: Pretrained, output: Path, flags: argparse.Namespace, waveform: np.ndarray) -> int:
     """Prints how far each hidden state is from transformers'; the exit code."""
     folder, ours = None, model
     if flags.to == "transformers":
         folder = output
-    elif model.origin.kind == "transformers" and flags.weights == "student":
-        folder = hub_folder(flags.input, download=False) if flags.input.startswith(HUB) else Path(flags.input)
-        folder = folder.expanduser()
+    elif flags.weights == "student" and (folder := transformers_folder_of(flags.input)):
         ours = read_pretrained(str(output))
-    if folder is not None and not (folder / "config.json").is_file():
-        folder = None
-    compared = differences(ours, folder, verify_waveform(flags.audio, model.config.data.sample_rate))
+    compared = differences(ours, folder, waveform)
     for name, difference in compared:
         print(f"  {name:16} {difference:.1e} of its largest value")
     worst = max(difference for _, difference in compared)
@@ -101,7 +100,7 @@ def verify_waveform(file: str | None, sample_rate: int) -> np.ndarray:
     if file is None:
         from data_pipelines.musicbox import render_track
 
-        return render_track(0, "additive", seconds=VERIFY_SECONDS, sample_rate=sample_rate)[0]
+        return render_track(0, "additive", seconds=float(VERIFY_SECONDS), sample_rate=sample_rate)[0]
     from data_pipelines.decode import Limits, Rejected, decode_track
 
     with tempfile.TemporaryDirectory(prefix="musicssl-convert-") as scratch:

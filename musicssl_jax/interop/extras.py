@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from ml_collections import ConfigDict
 
 from musicssl_jax import config as configs
-from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
+from musicssl_jax.errors import UserError
+from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors, shapes_of, teacher_shapes_of
 from musicssl_jax.targets.codebook import Codebook
 
 FORMAT = 1
@@ -59,18 +60,37 @@ def without_paths(config: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
-def unpack(packed: Packed, params: Tensors, teacher: Tensors) -> Pretrained:
-    """The model whose other parameters the format held itself."""
+def unpack(packed: Packed, what: str) -> Pretrained:
+    """What was packed of a model, which is all but the tensors that the format holds itself.
+
+    UserError, which calls it `what`: it is damaged, or of another version.
+    """
     values, arrays = packed
-    return Pretrained(
-        config=configs.from_json(json.dumps(values["config"])),
-        params=params | under("params", arrays),
-        teacher=teacher | under("teacher", arrays),
-        codebooks=tuple(_codebook(i, d, arrays) for i, d in enumerate(values["codebooks"])),
-        step=values["step"],
-        data=values["data"],
-        origin=origin_from_json(values["origin"], under("foreign", arrays)),
-    )
+    if values.get("format") != FORMAT:
+        raise UserError(f"{what} has format {values.get('format')!r}, and this version reads {FORMAT}: export it again")
+    try:
+        config = configs.from_json(json.dumps(values["config"]))
+        kept = Pretrained(
+            config=config,
+            params=under("params", arrays),
+            teacher=under("teacher", arrays),
+            codebooks=tuple(_codebook(i, d, arrays) for i, d in enumerate(values["codebooks"])),
+            step=int(values["step"]),
+            data=dict(values["data"]),
+            origin=origin_from_json(values["origin"], under("foreign", arrays)),
+        )
+        for part, shapes in (("params", shapes_of(config)), ("teacher", teacher_shapes_of(config))):
+            for name, value in getattr(kept, part).items():
+                if value.shape != shapes[name]:
+                    raise ValueError(f"{part}/{name} is {list(value.shape)} instead of {list(shapes[name])}")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{what} is damaged ({error!r}): copy it again") from None
+    return kept
+
+
+def completed(kept: Pretrained, params: Tensors, teacher: Tensors) -> Pretrained:
+    """The model whose other tensors the format held itself."""
+    return dataclasses.replace(kept, params=params | kept.params, teacher=teacher | kept.teacher)
 
 
 def _codebook(number: int, description: Mapping[str, Any], arrays: Tensors) -> Codebook:

@@ -84,7 +84,7 @@ def read_config(cfg: Mapping[str, Mapping[str, Any]], what: str) -> ConfigDict:
     """Our config from fairseq's `cfg`, groups of plain values. UserError: a model that is not one of ours."""
     theirs = cfg["model"]
     name = theirs.get("_name") or theirs.get("arch")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UserError(f"{what} is a fairseq model of kind {name!r}; known: {', '.join(MODELS)}")
     for field, supported in UNSUPPORTED.items():
         if theirs.get(field, supported[0]) not in supported:
@@ -94,13 +94,16 @@ def read_config(cfg: Mapping[str, Mapping[str, Any]], what: str) -> ConfigDict:
     config = configs.read(MODELS[name]).copy_and_resolve_references().unlock()
     config.name = name
     config.precision = "float32"  # in which its features are those that others get
-    for ours, (group, field) in {**COMMON, **OF_OBJECTIVE[config.objective]}.items():
-        section, _, leaf = ours.rpartition(".")
-        section = config[section] if section else config
-        section[leaf] = _as(type(section[leaf]), cfg.get(group, {}).get(field), section[leaf])
-    _read_encoder(config, theirs)
-    _read_objective(config, theirs, cfg.get("criterion", {}))
-    check(config)
+    try:
+        for ours, (group, field) in {**COMMON, **OF_OBJECTIVE[config.objective]}.items():
+            section, _, leaf = ours.rpartition(".")
+            section = config[section] if section else config
+            section[leaf] = _as(type(section[leaf]), cfg.get(group, {}).get(field), section[leaf])
+        _read_encoder(config, theirs)
+        _read_objective(config, theirs, cfg.get("criterion", {}))
+        check(config)
+    except (TypeError, ValueError, OverflowError, UserError) as error:
+        raise UserError(f"{what}: the options of its model make no sense ({error})") from None
     return config.lock()
 
 

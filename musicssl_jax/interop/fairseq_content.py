@@ -25,20 +25,20 @@ def tensors_of(content: Any, path: Path) -> tuple[Tensors, Tensors, dict[str, st
     state = content["model"]
     if any(str(name).startswith(FINE_TUNED) for name in state):
         raise UserError(f"{path} is a model that was fine-tuned with fairseq (CTC): give the pretrained one")
-    averaged = state.get(TEACHER) or {}
+    averaged = state.get(TEACHER)
     spelling: dict[str, str] = {}
 
     def canonical(tensors: Mapping[str, Any]) -> Tensors:
         arrays = {}
         for name, tensor in tensors.items():
-            if hasattr(tensor, "detach"):
+            if isinstance(name, str) and hasattr(tensor, "detach"):
                 today = todays_name(name)
                 arrays[today] = to_numpy(tensor)
                 if today != name:
                     spelling[today] = name
         return arrays
 
-    return canonical(state), canonical(averaged), spelling
+    return canonical(state), canonical(averaged if isinstance(averaged, dict) else {}), spelling
 
 
 def todays_name(name: str) -> str:
@@ -89,11 +89,13 @@ def plain(value: Any) -> Any:
 
 def dictionaries_of(task_state: Any) -> list[list[str]]:
     """The symbols of each label set's dictionary, if the file has them."""
-    dictionaries = plain(task_state or {}).get("dictionaries") or []
-    return [d["symbols"] for d in dictionaries if isinstance(d, dict) and d.get("symbols")]
+    state = plain(task_state)
+    dictionaries = state.get("dictionaries") if isinstance(state, dict) else None
+    return [list(map(str, d["symbols"])) for d in dictionaries or () if isinstance(d, dict) and d.get("symbols")]
 
 
 def updates_of(content: Mapping[str, Any]) -> int:
-    history = content.get("optimizer_history") or [{}]
-    last = history[-1]
-    return int(last.get("num_updates", 0)) if isinstance(last, dict) else 0
+    history = content.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    updates = last.get("num_updates") if isinstance(last, dict) else None
+    return updates if isinstance(updates, int) else 0

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from musicssl_jax import config as configs
-from musicssl_jax.errors import shortened
+from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.interop import label_rows
-from musicssl_jax.interop.extras import Packed, pack, prefixed, under, unpack
+from musicssl_jax.interop.extras import Packed, completed, pack, prefixed, under, unpack
 from musicssl_jax.interop.fairseq_config import read_config, write_config
 from musicssl_jax.interop.fairseq_content import TEACHER, dictionaries_of, options_of, tensors_of, updates_of
 from musicssl_jax.interop.key_map import Place, Table, dtypes_of, places, read_tensors, write_tensors
@@ -69,8 +68,8 @@ def read_fairseq(path: Path, *, clusters: Sequence[int] = (), dictionary_rows: i
     content = load_torch_file(path)
     found, averaged, spelling = tensors_of(content, path)
     options = options_of(content, path)
-    kept = _kept(content)
-    config = read_config(options, str(path)) if kept is None else configs.from_json(json.dumps(kept.values["config"]))
+    kept = _kept(content, path)
+    config = read_config(options, str(path)) if kept is None else kept.config
     notes: list[str] = []
     no_projection = _add_identity_projection(found, config)
     special: Tensors = {}
@@ -80,7 +79,7 @@ def read_fairseq(path: Path, *, clusters: Sequence[int] = (), dictionary_rows: i
             rows = _rows(config, found, dictionaries_of(content.get("task_state")), clusters, dictionary_rows, notes)
             config = _with_label_sets(config, rows, options.get("task", {}).get("labels"))
         else:
-            rows = label_rows.from_json(kept.values["origin"]["label_rows"])
+            rows = label_rows.from_json(kept.origin.label_rows)
         found[label_rows.NAME], special[SPECIAL_ROWS] = label_rows.split(found[label_rows.NAME], rows)
 
     table = key_table(config.model)
@@ -90,7 +89,7 @@ def read_fairseq(path: Path, *, clusters: Sequence[int] = (), dictionary_rows: i
     teacher = read_tensors(averaged, teacher_wanted, f"the teacher (_ema) of {path}")
     teacher = {name.removeprefix("encoder/"): value for name, value in teacher.items()}
     if kept is not None:
-        return unpack(kept, params, teacher)
+        return completed(kept, params, teacher)
     foreign = _rest(found, wanted) | prefixed(TEACHER, _rest(averaged, teacher_wanted))
     if foreign:
         notes.append(f"kept aside, since there is no place for them here: {shortened(sorted(foreign))}")
@@ -162,11 +161,15 @@ def _spelt(name: str, origin: Origin) -> str:
     return origin.spelling.get(name, name) if origin.kind == "fairseq" else name
 
 
-def _kept(content: Mapping[str, Any]) -> Packed | None:
+def _kept(content: Mapping[str, Any], path: Path) -> Pretrained | None:
     extras = content.get(EXTRAS)
     if not extras:
         return None
-    return Packed(json.loads(extras["values"]), {name: to_numpy(t) for name, t in extras["arrays"].items()})
+    try:
+        packed = Packed(json.loads(extras["values"]), {name: to_numpy(t) for name, t in extras["arrays"].items()})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error!r} in what musicssl_jax keeps there): copy it again") from None
+    return unpack(packed, f"what musicssl_jax keeps in {path}")
 
 
 def _add_identity_projection(found: Tensors, config: ConfigDict) -> bool:

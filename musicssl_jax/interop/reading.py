@@ -19,14 +19,19 @@ def read_pretrained(
     download: whether a model of the hub may be fetched. clusters, dictionary_rows: see `read_fairseq`.
     Raises UserError: nothing there, something else (it says what it seems to be), damaged, or a model of another kind.
     """
-    if path.startswith(HUB):
-        return read_transformers(hub_folder(path, download=download))
+    if folder := transformers_folder_of(path, download=download):
+        return read_transformers(folder)
     if "://" in path:  # object stores hold runs alone: transformers and fairseq read local files
         return read_run(path)
     where = Path(path).expanduser()
-    kind = kind_of(where)
-    if kind == "run":
+    if kind_of(where) == "run":
         return read_run(str(where))
-    if kind == "transformers":
-        return read_transformers(where)
     return read_fairseq(where, clusters=clusters, dictionary_rows=dictionary_rows)
+
+
+def transformers_folder_of(path: str, *, download: bool = False) -> Path | None:
+    """The transformers folder that `path` names, on the hub or here; None if it names something else."""
+    if path.startswith(HUB):
+        return hub_folder(path, download=download)
+    where = Path(path).expanduser()
+    return where if "://" not in path and kind_of(where) == "transformers" else None

@@ -21,6 +21,14 @@ HEADS = {
 }
 
 
+def what_it_seems(start: bytes) -> str | None:
+    """What a file that begins so is, if it cannot hold parameters; to follow its name in a sentence."""
+    if not start:
+        return "is empty: copy it again"
+    found = [name for head, name in HEADS.items() if start.lstrip().startswith(head)]
+    return f"seems to be {found[0]}" if found else None
+
+
 def kind_of(path: Path) -> str:
     """ "run", "transformers" or "fairseq". UserError: it is none of these, and what it seems to be."""
     if path.is_dir():
@@ -29,11 +37,8 @@ def kind_of(path: Path) -> str:
         raise UserError(f"no checkpoint in {path}: there is nothing; {WANTED}")
     with path.open("rb") as file:
         start = file.read(64)
-    if not start:
-        raise UserError(f"{path} is empty: copy it again")
-    for head, name in HEADS.items():
-        if start.startswith(head):
-            raise UserError(f"{path} seems to be {name}; {WANTED}")
+    if seems := what_it_seems(start):
+        raise UserError(f"{path} {seems}; {WANTED}")
     if path.suffix == ".safetensors" or start[8:10] == b'{"':
         raise UserError(f"{path} seems to be a safetensors file: give its folder, with the config.json in it")
     if start.lstrip()[:1] in (b"{", b"["):

@@ -18,10 +18,11 @@ from flax import traverse_util
 from musicssl_jax import config as configs
 from musicssl_jax.interop.extras import origin_from_json, origin_to_json
 from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
+from musicssl_jax.interop.writing import whole_folder
 from musicssl_jax.targets.codebook import files_within, read_codebooks
 from musicssl_jax.training.checkpointing import open_checkpoints
 from musicssl_jax.training.reading import read_newest
-from musicssl_jax.training.run_folder import make_run_folder, package_versions, save_config
+from musicssl_jax.training.run_folder import package_versions, save_config
 
 FOREIGN = "foreign.safetensors"
 """In a checkpoint of a converted model: the tensors of the file it came from that have no place among ours."""
@@ -50,8 +51,6 @@ def write_run(model: Pretrained, folder: Path) -> list[str]:
     """Writes the model as checkpoint number `model.step` of a new run folder. UserError: it cannot be written."""
     from safetensors.numpy import save
 
-    make_run_folder(folder)
-    save_config(folder, configs.to_json(model.config))
     state = {
         "step": jnp.int32(model.step),
         "params": _nested(model.params),
@@ -67,11 +66,13 @@ def write_run(model: Pretrained, folder: Path) -> list[str]:
     files = files_within(model.codebooks)
     if model.origin.foreign:
         files[FOREIGN] = save({name: np.ascontiguousarray(value) for name, value in model.origin.foreign.items()})
-    checkpoints = open_checkpoints(folder / "checkpoints", ONE_CHECKPOINT)
-    try:
-        checkpoints.save_and_wait(model.step, state, meta, files)
-    finally:
-        checkpoints.close()
+    with whole_folder(folder) as unfinished:
+        save_config(unfinished, configs.to_json(model.config))
+        checkpoints = open_checkpoints(unfinished / "checkpoints", ONE_CHECKPOINT)
+        try:
+            checkpoints.save_and_wait(model.step, state, meta, files)
+        finally:
+            checkpoints.close()
     return ["it has no optimizer's state: begin a run with it by --config.init_from, it cannot be resumed"]
 
 

@@ -11,6 +11,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def is_torch_file(path: Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
-        except zipfile.BadZipFile:
-            return True  # cut short, perhaps; reading it says so
-    return start == LEGACY_START
+        except Exception:  # as of `load_torch_file`, which says so
+            return True
+    return start == LEGACY_START[: len(start)] != b""
 
 
 def load_torch_file(path: Path) -> Any:
@@ -100,7 +101,8 @@ def save_torch_file(content: dict[str, Any], path: Path) -> None:
             torch.save(content, file)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {_first_line(error)}") from None
 
 

@@ -47,7 +47,7 @@ MASK_PROB = 0.05  # of fine-tuning; at 0 the class has no mask embedding
 def read_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any] | None, what: str) -> ConfigDict:
     """Our config from transformers' two. UserError: a model that is not one of ours, or no complete config."""
     kind = theirs.get("model_type")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise UserError(f"{what} is a transformers model of type {kind!r}; known: {', '.join(MODELS)}")
     for field, supported in UNSUPPORTED.items():
         if theirs.get(field, supported) != supported:
@@ -63,12 +63,12 @@ def read_config(theirs: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
         if all(name in theirs for name in CONV):
             config.model.conv_layers = tuple(zip(*(map(int, theirs[name]) for name in CONV), strict=True))
         _read_family(config, theirs)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: config.json makes no sense ({error})") from None
-    if preprocessor is not None:
-        config.data.normalize = bool(preprocessor.get("do_normalize", True))
-        config.data.sample_rate = int(preprocessor.get("sampling_rate", config.data.sample_rate))
-    check(config)
+        if preprocessor is not None:
+            config.data.normalize = bool(preprocessor.get("do_normalize", True))
+            config.data.sample_rate = int(preprocessor.get("sampling_rate", config.data.sample_rate))
+        check(config)
+    except (TypeError, ValueError, OverflowError, UserError) as error:
+        raise UserError(f"{what}: config.json or preprocessor_config.json makes no sense ({error})") from None
     return config.lock()
 
 
@@ -96,7 +96,7 @@ def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str]
     UserError: transformers has no class for such an encoder.
     """
     model = config.model
-    _check_expressible(config)
+    check_expressible(config)
     channels, kernels, strides = (list(column) for column in zip(*model.conv_layers, strict=True))
     written = {**before, "architectures": [CLASSES[config.objective]], "model_type": TYPES[config.objective]}
     written |= {theirs: model[ours] for ours, theirs in FIELDS.items()}
@@ -119,7 +119,7 @@ def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str]
     }
 
 
-def _check_expressible(config: ConfigDict) -> None:
+def check_expressible(config: ConfigDict) -> None:
     model = config.model
     wanted = {"data2vec": ("stacked", "layer"), "hubert": ("weight_norm", None)}
     positional, norm = wanted[config.objective]

@@ -6,23 +6,21 @@ read back here whole.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from musicssl_jax import config as configs
 from musicssl_jax.errors import UserError, shortened
-from musicssl_jax.interop.extras import Packed, pack, prefixed, unpack
-from musicssl_jax.interop.key_map import Table, dtypes_of, places, read_tensors, write_tensors
+from musicssl_jax.interop.extras import Packed, completed, pack, prefixed, unpack
+from musicssl_jax.interop.key_map import Shapes, Table, dtypes_of, places, read_tensors, write_tensors
 from musicssl_jax.interop.model_card import model_card
 from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors, shapes_of
+from musicssl_jax.interop.recognise import what_it_seems
 from musicssl_jax.interop.torch_files import load_torch_file, to_numpy
 from musicssl_jax.interop.transformers_config import read_config, write_config, write_preprocessor
+from musicssl_jax.interop.writing import whole_folder
 from musicssl_jax.targets.codebook import save_codebook
 from musicssl_jax.targets.names import set_name
 
@@ -82,9 +80,9 @@ def read_transformers(folder: Path) -> Pretrained:
     shapes = {name: shape for name, shape in shapes_of(config).items() if name.startswith("encoder/")}
     wanted = places(shapes, key_table(config.model))
     params = read_tensors(found, wanted, str(folder))
-    kept = _read_extras(folder, config, notes)
+    kept = _read_extras(folder, config.objective, shapes, notes)
     if kept is not None:
-        return unpack(kept, params, {})
+        return completed(kept, params, {})
     used = {place.theirs for place in wanted}
     foreign = {name: value for name, value in found.items() if name not in used}
     if foreign:
@@ -106,10 +104,7 @@ def write_transformers(model: Pretrained, folder: Path, *, license: str, scores:
     config_json = write_config(model.config, before, {str(tensor.dtype) for tensor in tensors.values()})
     encoder = [f"params/{name}" for name in model.params if name.startswith("encoder/")]
     packed = pack(model, encoder)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+    with whole_folder(folder) as unfinished:
         _write_json(unfinished / CONFIG, config_json)
         _write_json(unfinished / PREPROCESSOR, write_preprocessor(model.config))
         _write_tensors(unfinished / TENSORS, tensors)
@@ -118,10 +113,6 @@ def write_transformers(model: Pretrained, folder: Path, *, license: str, scores:
         for target, codebook in zip(model.config.get("targets", ()), model.codebooks, strict=False):
             save_codebook(unfinished / "codebooks" / f"{set_name(target)}_k{len(codebook.centroids)}", codebook)
         (unfinished / CARD).write_text(model_card(model, license=license, scores=scores))
-        os.replace(unfinished, folder)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; give another --output") from None
     left = [name for name in model.params if not name.startswith("encoder/")]
     heads = f"{EXTRA_TENSORS} holds what transformers has no place for: {shortened(sorted(left))}" if left else ""
     return [heads] if heads else []
@@ -164,6 +155,9 @@ def _read_several(folder: Path, index_name: str) -> Tensors:
 def _read_file(path: Path) -> Tensors:
     if not path.is_file():
         raise UserError(f"{path} is missing: copy the whole folder")
+    with path.open("rb") as file:
+        if seems := what_it_seems(file.read(64)):
+            raise UserError(f"{path} {seems}")
     if path.suffix != ".safetensors":
         return {name: to_numpy(t) for name, t in load_torch_file(path).items() if hasattr(t, "detach")}
     from safetensors import SafetensorError
@@ -175,13 +169,13 @@ def _read_file(path: Path) -> Tensors:
         raise UserError(f"{path} is damaged or cut short ({error}): copy it again") from None
 
 
-def _read_extras(folder: Path, config: ConfigDict, notes: list[str]) -> Packed | None:
+def _read_extras(folder: Path, objective: str, encoder: Shapes, notes: list[str]) -> Pretrained | None:
     """What was written beside the model, unless config.json has become another model's."""
     if not (folder / EXTRA_VALUES).is_file():
         return None
-    kept = Packed(_read_json(folder / EXTRA_VALUES), _read_file(folder / EXTRA_TENSORS))
-    whole = configs.from_json(json.dumps(kept.values["config"]))
-    if whole.objective != config.objective or shapes_of(whole).items() < shapes_of(config).items():
+    packed = Packed(_read_json(folder / EXTRA_VALUES), _read_file(folder / EXTRA_TENSORS))
+    kept = unpack(packed, str(folder / EXTRA_VALUES))
+    if kept.config.objective != objective or not encoder.items() <= shapes_of(kept.config).items():
         notes.append(f"{EXTRA_VALUES} belongs to another model and is not used")
         return None
     return kept

@@ -1,6 +1,7 @@
 """Proof of a conversion: equal tensors read back, and equal hidden states beside transformers' own class."""
 
 import hashlib
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flax import traverse_util
 
 from musicssl_jax.errors import UserError
 from musicssl_jax.interop.pretrained import Pretrained
+from musicssl_jax.interop.transformers_config import check_expressible
 from musicssl_jax.interop.transformers_folder import write_transformers
 from musicssl_jax.models.encoder import EncoderConfig, encoder_with, hidden_states
 from musicssl_jax.shapes import Float
@@ -38,13 +40,21 @@ def differing(before: Pretrained, after: Pretrained) -> list[str]:
     return wrong
 
 
+def check_comparable(model: Pretrained) -> None:
+    """UserError: transformers or PyTorch is not installed, or has no class for this model."""
+    check_expressible(model.config)
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--verify compares with transformers on PyTorch: {package} is not installed")
+
+
 def differences(model: Pretrained, folder: Path | None, waveform: Float[np.ndarray, " N"]) -> list[tuple[str, float]]:
     """(name, largest difference as a share of the largest value) of each hidden state, ours beside transformers'.
 
     folder: a transformers folder of the same model; None: one is written for the purpose, as for fairseq's files, whose
     program does not run on today's Python. waveform: mono at the model's rate; the folder's feature extractor makes of
     it what both sides hear.
-    UserError: transformers or PyTorch is not installed, or has no class for this model.
+    UserError: as of `check_comparable`.
     """
     with tempfile.TemporaryDirectory(prefix="musicssl-verify-") as scratch:
         if folder is None:
@@ -78,11 +88,9 @@ def _transformers_states(
     folder: Path, waveform: Float[np.ndarray, " N"], rate: int
 ) -> tuple[Float[np.ndarray, "1 N"], list[np.ndarray]]:
     """(what the feature extractor makes of the waveform, the same states of transformers' class)."""
-    try:
-        import torch
-        from transformers import AutoFeatureExtractor, AutoModel
-    except ImportError as error:
-        raise UserError(f"--verify compares with transformers on PyTorch: {error.name} is not installed") from None
+    import torch
+    from transformers import AutoFeatureExtractor, AutoModel
+
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     if (folder / "preprocessor_config.json").is_file():
         extractor = AutoFeatureExtractor.from_pretrained(folder)

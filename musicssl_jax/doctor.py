@@ -22,6 +22,7 @@ OPTIONAL = {
     "av": ("decoding m4a, aac and webm", "av"),
     "apache_beam": ("building data sets on many machines", "beam"),
     "torch": ("reading fairseq checkpoints", "fairseq"),
+    "pyarrow": ("embeddings as Parquet", "parquet"),
     "wandb": ("metrics on Weights & Biases", "wandb"),
     "transformers": ("the tests against PyTorch models", "test"),
 }

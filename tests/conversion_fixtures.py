@@ -15,7 +15,7 @@ from musicssl_jax.config_checks import check
 from musicssl_jax.convert import main
 from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors, shapes_of, teacher_shapes_of
 from musicssl_jax.interop.runs import ONE_CHECKPOINT
-from musicssl_jax.targets.codebook import Codebook, checkpoint_files
+from musicssl_jax.targets.codebook import Codebook, files_within
 from musicssl_jax.targets.names import set_name, width_of
 from musicssl_jax.training.checkpointing import open_checkpoints
 
@@ -93,7 +93,7 @@ def save_run(folder: Path, model: Pretrained) -> Path:
     meta = {"config": model.config.to_dict(), "versions": {}, "data": model.data["fingerprints"]}
     checkpoints = open_checkpoints(folder / "checkpoints", ONE_CHECKPOINT)
     meta |= {"hours": model.data["hours"]}
-    checkpoints.save_and_wait(model.step, state, meta, checkpoint_files(model.codebooks))
+    checkpoints.save_and_wait(model.step, state, meta, files_within(model.codebooks))
     checkpoints.close()
     return folder
 

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from musicssl_jax.interop import fairseq_file, transformers_folder
+from musicssl_jax.interop.fairseq_config import parse_conv_layers
 from musicssl_jax.interop.fairseq_file import write_fairseq
 from musicssl_jax.interop.key_map import places
 from musicssl_jax.interop.pretrained import shapes_of
@@ -254,9 +255,7 @@ def test_a_written_file_looks_like_fairseqs_own(path, tmp_path):
 def _spelt(value):
     """Our spelling of the same layers."""
     if isinstance(value, str) and value.startswith("[("):
-        from golden_reference import conv_layers
-
-        return str([tuple(layer) for layer in conv_layers(value)])
+        return str([tuple(layer) for layer in parse_conv_layers(value)])
     return value
 
 

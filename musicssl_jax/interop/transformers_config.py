@@ -89,9 +89,9 @@ def _read_family(config: ConfigDict, theirs: Mapping[str, Any]) -> None:
     config.model.norm_first = bool(theirs.get("do_stable_layer_norm", False))
 
 
-def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str]) -> dict[str, Any]:
+def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str] = frozenset()) -> dict[str, Any]:
     """config.json of the config; `before`: what a file that the model came from had, for all that is not ours;
-    `dtypes`: of the tensors.
+    `dtypes`: of the tensors; all are float32 where it is empty.
 
     UserError: transformers has no class for such an encoder.
     """

@@ -99,9 +99,10 @@ def write_transformers(model: Pretrained, folder: Path, *, license: str, scores:
     UserError: transformers has no such class, or the folder cannot be written.
     """
     before = model.origin.options if model.origin.kind == "transformers" else {}
-    config_json = write_config(model.config, before)
     dtypes = {name.removeprefix("params/"): dtype for name, dtype in model.origin.dtypes.items()}
     tensors = write_tensors(model.params, key_table(model.config.model), dtypes)
+    stored = {str(value.dtype) for value in tensors.values()}
+    config_json = write_config(model.config, before, stored.pop() if len(stored) == 1 else "float32")
     encoder = [f"params/{name}" for name in model.params if name.startswith("encoder/")]
     packed = pack(model, encoder)
     with whole_folder(folder) as unfinished:

@@ -213,7 +213,7 @@ HOSTILE = {
     "subprocess": lambda: Calls(subprocess.check_call, ["touch", SENTINEL]),
     "getattr": lambda: Calls(functools.reduce, getattr, [Unknown, "__class__"]),
     "getattr of an allowed class": lambda: Calls(getattr, torch.Tensor, "__class__"),
-    "import": lambda: Calls(__import__, "antigravity"),
+    "import": lambda: Calls(__import__, "this"),
     "open": lambda: Calls(open, SENTINEL, "w"),
     "shutil": lambda: Calls(shutil.copy, __file__, SENTINEL),
     "nested": lambda: {"cfg": [(1, {"x": Calls(os.system, TOUCH)})]},

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,8 @@ def test_half_precision_comes_back_as_it_was(tmp_path, dtype):
     for name, tensor in before.items():
         assert after[name].dtype == tensor.dtype == getattr(torch, dtype)
         assert torch.equal(after[name], tensor), name
+    model = transformers.AutoModel.from_pretrained(again, dtype="auto")
+    assert model.dtype == getattr(torch, dtype)
 
 
 def test_a_transformers_folder_comes_back(tmp_path):
@@ -343,3 +347,53 @@ def test_verify_prints_every_hidden_state(tmp_path, capsys):
     assert all(f"hidden state {i}" in printed for i in range(4)) and "verify    equal" in printed
     convert(run, "fairseq", tmp_path / "model.pt", "--verify")
     assert "verify    equal" in capsys.readouterr().out
+
+
+# Run with another version of transformers: says what AutoModel and AutoFeatureExtractor say, as JSON.
+LOAD = """
+import json, logging, sys
+import numpy as np, torch, transformers
+
+said = []
+handler = logging.Handler(logging.WARNING)
+handler.emit = lambda record: said.append(record.getMessage())
+transformers.utils.logging.get_logger("transformers").addHandler(handler)
+model, info = transformers.AutoModel.from_pretrained(sys.argv[1], output_loading_info=True)
+extractor = transformers.AutoFeatureExtractor.from_pretrained(sys.argv[1])
+with torch.no_grad():
+    output = model(torch.from_numpy(np.load(sys.argv[2])), output_hidden_states=True)
+states = [*output.hidden_states[:-1], output.last_hidden_state]
+np.save(sys.argv[3], np.stack([state[0].numpy() for state in states]))
+wrong = {name: sorted(map(str, found)) for name, found in info.items() if found}
+print(json.dumps([transformers.__version__, said, wrong, extractor.do_normalize]))
+"""
+
+
+@pytest.fixture(scope="module")
+def next_transformers(tmp_path_factory):
+    """Environment of a process that imports transformers 5, installed for it alone, beside the PyTorch of ours."""
+    folder = tmp_path_factory.mktemp("transformers5")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={folder}", "transformers>=5,<6"]
+    done = subprocess.run(install, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"transformers 5 cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["music2vec", "musichubert", "musichubert, large"])
+def test_our_models_load_in_the_next_transformers(tmp_path, next_transformers, name):
+    ours = random_model(small_config(*EXPORTS[name]))
+    folder = convert(save_run(tmp_path / "run", ours), "transformers", tmp_path / "model")
+    theirs, here = tmp_path / "theirs.npy", transformers.AutoModel.from_pretrained(folder)
+    np.save(tmp_path / "audio.npy", WAVEFORM[None])
+    command = [sys.executable, "-c", LOAD, folder, tmp_path / "audio.npy", theirs]
+    done = subprocess.run(command, capture_output=True, text=True, env=next_transformers)
+    assert done.returncode == 0, done.stderr
+    version, said, wrong, normalize = json.loads(done.stdout.splitlines()[-1])
+    assert version.startswith("5.") and not said and not wrong
+    assert normalize is ours.config.data.normalize
+    with torch.no_grad():
+        states = here(torch.from_numpy(WAVEFORM[None]), output_hidden_states=True).hidden_states
+    for state, other in zip(states, np.load(theirs), strict=True):
+        assert np.abs(state[0].numpy() - other).max() < LARGEST_DIFFERENCE * np.abs(other).max()

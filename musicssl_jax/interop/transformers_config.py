@@ -1,6 +1,6 @@
 """transformers' config.json and preprocessor_config.json, and ours."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,16 +89,23 @@ def _read_family(config: ConfigDict, theirs: Mapping[str, Any]) -> None:
     config.model.norm_first = bool(theirs.get("do_stable_layer_norm", False))
 
 
-def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str] = frozenset()) -> dict[str, Any]:
-    """config.json of the config; `before`: what a file that the model came from had, for all that is not ours;
-    `dtypes`: of the tensors; all are float32 where it is empty.
+def write_config(config: ConfigDict, before: Mapping[str, Any], dtype: str = "float32") -> dict[str, Any]:
+    """config.json of the config; `before`: what a file that the model came from had, for all that is not ours.
+
+    dtype: of the parameters beside it.
 
     UserError: transformers has no class for such an encoder.
     """
     model = config.model
     check_expressible(config)
     channels, kernels, strides = (list(column) for column in zip(*model.conv_layers, strict=True))
-    written = {**before, "architectures": [CLASSES[config.objective]], "model_type": TYPES[config.objective]}
+    before = {name: value for name, value in before.items() if name != "dtype"}  # as newer versions call torch_dtype
+    written = {
+        **before,
+        "torch_dtype": dtype,
+        "architectures": [CLASSES[config.objective]],
+        "model_type": TYPES[config.objective],
+    }
     written |= {theirs: model[ours] for ours, theirs in FIELDS.items()}
     written |= {"conv_dim": channels, "conv_kernel": kernels, "conv_stride": strides}
     written |= UNSUPPORTED
@@ -106,8 +113,6 @@ def write_config(config: ConfigDict, before: Mapping[str, Any], dtypes: Set[str]
         written["vocab_size"] = VOCABULARY
     if not (written.get("mask_time_prob") or written.get("mask_feature_prob")):
         written["mask_time_prob"] = MASK_PROB
-    written.pop("dtype", None)
-    written["torch_dtype"] = next(iter(dtypes)) if len(dtypes) == 1 else "float32"
     if config.objective == "data2vec":
         depth = model.positional_depth
         kernel = max(3, model.positional_kernel // depth)

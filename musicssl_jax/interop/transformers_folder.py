@@ -101,7 +101,8 @@ def write_transformers(model: Pretrained, folder: Path, *, license: str, scores:
     before = model.origin.options if model.origin.kind == "transformers" else {}
     dtypes = {name.removeprefix("params/"): dtype for name, dtype in model.origin.dtypes.items()}
     tensors = write_tensors(model.params, key_table(model.config.model), dtypes)
-    config_json = write_config(model.config, before, {str(tensor.dtype) for tensor in tensors.values()})
+    stored = {str(value.dtype) for value in tensors.values()}
+    config_json = write_config(model.config, before, stored.pop() if len(stored) == 1 else "float32")
     encoder = [f"params/{name}" for name in model.params if name.startswith("encoder/")]
     packed = pack(model, encoder)
     with whole_folder(folder) as unfinished:

@@ -98,6 +98,8 @@ def _transformers_states(
     else:
         inputs = torch.from_numpy(waveform[None].astype(np.float32))
     with torch.no_grad():
-        states = model(inputs, output_hidden_states=True).hidden_states
+        output = model(inputs, output_hidden_states=True)
         conv = model.feature_extractor(inputs).transpose(1, 2)
+    # The last of transformers 5's hidden states is not behind the final norm, that of 4's is.
+    states = [*output.hidden_states[:-1], output.last_hidden_state]
     return inputs.numpy(), [conv[0].numpy(), *(state[0].numpy() for state in states)]

@@ -35,9 +35,9 @@ class FrozenEncoder:
     receptive_field: int
     layers: int
     width: int
-    _config: EncoderConfig
-    _normalize: bool  # by the track's statistics
-    _params: dict
+    _config: EncoderConfig = dataclasses.field(repr=False)
+    _normalize: bool = dataclasses.field(repr=False)  # by the track's statistics
+    _params: dict = dataclasses.field(repr=False)
 
     def __call__(
         self,

@@ -5,8 +5,8 @@ from pathlib import Path
 from run_fixtures import flags
 
 
-def tiny_config_file(folder: Path) -> Path:
-    """Writes the file into `folder`; its config is `run_fixtures.tiny_config()`."""
+def tiny_config_file(folder: Path, **overrides) -> Path:
+    """Writes the file into `folder`; its config is `run_fixtures.tiny_config(**overrides)`."""
     path = folder / "tiny.py"
     path.write_text(
         f"""
@@ -16,7 +16,7 @@ VARIANTS = {{"tiny": {{}}}}
 
 
 def get_config(variant=None):
-    return load({flags("unused")!r})[0].unlock()
+    return load({flags("unused", **overrides)!r})[0].unlock()
 """
     )
     return path

@@ -85,14 +85,14 @@ def test_bad_files_are_named_and_not_fatal(embedded):
     assert "rejected  2 files" in run.stdout and "features  3 files" in run.stdout
 
 
-def test_pooled_features_are_means_over_the_frames(music, embedded, run_embed, tmp_path):
+def test_pooled_features_are_means_over_the_frames(music, tiny, embedded, tmp_path):
     """Of whole files and of spans, also of spans that windows cut."""
     with np.load(embedded[0] / "a.wav.npz") as file:
         frames = file["features"][1]
     for pool, spans in (("mean", [(0, 364)]), ("window", [(0, 120), (120, 240), (240, 360), (360, 364)])):
         flags = ("--layers=last", f"--pool={pool}", "--pool_seconds=2.4", "--dtype=float16", "--window_seconds=3")
-        run = run_embed(f"--input={music / 'a.wav'}", f"--output={tmp_path / pool}", *flags)
-        assert run.returncode == 0, run.stderr
+        files = (f"--checkpoint={tiny}", f"--input={music / 'a.wav'}", f"--output={tmp_path / pool}")
+        assert run_command(main, [*files, *flags]) == 0
         with np.load(tmp_path / pool / "a.wav.npz") as file:
             assert file["features"].shape == (1, len(spans), 32) and file["features"].dtype == np.float16
             np.testing.assert_allclose(file["features"][0], [frames[a:b].mean(axis=0) for a, b in spans], atol=2e-3)
@@ -101,11 +101,12 @@ def test_pooled_features_are_means_over_the_frames(music, embedded, run_embed, t
             np.testing.assert_allclose(file["times"], (file["start"] + file["end"]) / 2)
 
 
-def test_existing_features_are_skipped_when_asked(music, run_embed, tmp_path):
+def test_existing_features_are_skipped_when_asked(music, tiny, tmp_path, capfd):
     (tmp_path / "a.wav.npz").write_bytes(b"mine")
     files = [music / "a.wav", music / "album" / "short.ogg"]
-    run = run_embed("--input", *files, f"--output={tmp_path}", "--skip-existing")
-    assert run.returncode == 0 and "skipped   1 files" in run.stdout, run.stderr
+    arguments = [f"--checkpoint={tiny}", "--input", *map(str, files), f"--output={tmp_path}", "--skip-existing"]
+    assert run_command(main, arguments) == 0
+    assert "skipped   1 files" in capfd.readouterr().out
     assert (tmp_path / "a.wav.npz").read_bytes() == b"mine"
     assert (tmp_path / "album" / "short.ogg.npz").is_file()
 

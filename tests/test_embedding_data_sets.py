@@ -42,7 +42,7 @@ def embed(tiny, music):
     return run
 
 
-@pytest.fixture(scope="module", params=["mean", "none"])
+@pytest.fixture(scope="module", params=[pytest.param("mean", marks=pytest.mark.long), "none"])
 def npz(request, embed, tmp_path_factory):
     """(pool, file -> its arrays): what the data sets have to agree with."""
     output = tmp_path_factory.mktemp("npz")

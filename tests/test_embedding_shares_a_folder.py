@@ -55,7 +55,7 @@ def counted(report, word):
     return next((int(line.split()[1]) for line in report.splitlines() if line.startswith(word)), 0)
 
 
-@pytest.mark.parametrize("form", ["npz", "parquet"])
+@pytest.mark.parametrize("form", ["npz", pytest.param("parquet", marks=pytest.mark.long)])
 def test_two_at_once_do_each_file_once(start, tmp_path, form):
     reports = [finished(p) for p in [start(tmp_path, f"--format={form}") for _ in range(2)]]
     assert sum(counted(report, "features") for report in reports) == FILES
@@ -69,6 +69,7 @@ def test_two_at_once_do_each_file_once(start, tmp_path, form):
     assert not list(tmp_path.rglob(".*partial"))
 
 
+@pytest.mark.long
 def test_after_a_kill_the_same_command_goes_on(start, tmp_path):
     killed = start(tmp_path)
     deadline = time.monotonic() + 60
@@ -85,6 +86,7 @@ def test_after_a_kill_the_same_command_goes_on(start, tmp_path):
     assert [json.loads(line)["reason"] for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_without_skip_existing_features_are_made_anew(start, tmp_path):
     finished(start(tmp_path, "--layers=last"))
     report = finished(start(tmp_path, "--layers=0,1"))

@@ -50,12 +50,12 @@ def test_windows_are_encoded_as_if_they_were_tracks_of_their_own(encode):
 
 
 def test_context_brings_windows_nearer_to_one_pass(encode):
-    """Convolutions reach 45 frames: the blocks' input is exact beyond, what attention adds is nearer."""
+    """The blocks' input is exact where convolutions do not reach the cut; what attention adds is nearer."""
     waveform = tone(12.005)  # 600 frames: one pass needs no padding
     one_pass = encode(waveform, window_seconds=12.0)
     errors = []
-    for context in (0.0, 1.0):
-        windowed = encode(waveform, window_seconds=4.0, context_seconds=context)
+    for context in (0.0, 0.5):
+        windowed = encode(waveform, window_seconds=3.0, context_seconds=context)
         np.testing.assert_array_equal(windowed["times"], one_pass["times"])
         errors.append(np.abs(windowed["hidden"] - one_pass["hidden"]).max(axis=(1, 2)))
     without, with_context = errors
@@ -64,7 +64,7 @@ def test_context_brings_windows_nearer_to_one_pass(encode):
 
 
 def test_batches_across_tracks_give_what_each_track_gives_alone(encode):
-    lengths = (7.3, 0.4, 3.0, 5.1, 1.2, 12.0, 0.9)
+    lengths = (7.3, 0.4, 3.0, 5.1, 1.2, 20.0, 0.9)
     waveforms = [tone(seconds, seed) for seed, seconds in enumerate(lengths)]
     tracks = [
         Track(number, w, float(w.mean()), float(w.std()), EveryFrame(encode.grid.count(len(w))))
@@ -73,19 +73,19 @@ def test_batches_across_tracks_give_what_each_track_gives_alone(encode):
     found = {number: [] for number in range(len(tracks))}
 
     def states(batch, sums):
-        assert len(batch.audio) == 5 and sums == 0
-        return encode.states(batch, sums, layers=(0, 2))
+        assert len(batch.audio) == 8 and sums == 0
+        return encode.states(batch, sums, layers=(0, 1, 2))
 
-    for track, window, features in encode_windows(states, encode.grid, tracks, size=150, context=25, rows=5):
+    for track, window, features in encode_windows(states, encode.grid, tracks, size=150, context=25, rows=8):
         assert features.first == window.begin == sum(part.shape[1] for part in found[track.name])
         found[track.name].append(features.values)
     for number, waveform in enumerate(waveforms):
-        alone = encode(waveform, layers=[0, 2], window_seconds=3.0, context_seconds=0.5)
+        alone = encode(waveform, window_seconds=3.0, context_seconds=0.5)
         np.testing.assert_allclose(np.concatenate(found[number], axis=1), alone["hidden"], atol=1e-5)
 
 
 def test_several_devices_give_what_one_gives(encode, monkeypatch):
-    waveform = tone(20)
+    waveform = tone(22)
     assert len(jax.local_devices()) == encode.rows() == 8
     on_eight = encode(waveform, window_seconds=3.0)
     one = jax.local_devices()[:1]
@@ -97,10 +97,10 @@ def test_several_devices_give_what_one_gives(encode, monkeypatch):
 
 
 def test_layers_that_are_chosen_are_those_of_all(encode):
-    waveform = tone(2)
+    waveform = tone(0.9)
     every = encode(waveform)
     assert every["layers"].tolist() == [0, 1, 2]
-    for layers in ([0], [2, 1], [1]):
+    for layers in ([2, 0], [1]):
         chosen = encode(waveform, layers=layers)
         assert chosen["layers"].tolist() == layers
         np.testing.assert_allclose(chosen["hidden"], every["hidden"][layers], atol=1e-5)
@@ -114,14 +114,14 @@ def test_padding_of_short_tracks_does_not_change_their_frames(encode):
 
 
 def test_pcm_double_and_single_waveforms_give_the_same(encode):
-    pcm = np.rint(tone(2) * 32767).astype(np.int16)
+    pcm = np.rint(tone(0.9) * 32767).astype(np.int16)
     want = encode(pcm)["hidden"]
     for waveform in ((pcm / 32768).astype(np.float32), pcm / 32768, (pcm / 32768).tolist()):
         np.testing.assert_allclose(encode(waveform)["hidden"], want, atol=1e-4)
 
 
 def test_another_sample_rate_is_resampled(encode):
-    at_44100 = tone(2, rate=44100)
+    at_44100 = tone(0.9, rate=44100)
     resampled = soxr.resample(at_44100, 44100, RATE, quality="HQ")
     want = encode(resampled)["hidden"]
     np.testing.assert_allclose(encode(at_44100, sample_rate=44100)["hidden"], want, atol=1e-5)
@@ -129,7 +129,7 @@ def test_another_sample_rate_is_resampled(encode):
 
 
 def test_bfloat16_is_near_float32(encode):
-    waveform = tone(2)
+    waveform = tone(0.9)
     exact, near = (e(waveform)["hidden"] for e in (encode, encode.with_precision("bfloat16")))
     assert near.dtype == np.float32
     assert 1e-4 < np.abs(exact - near).max() < 0.1 * np.abs(exact).max()

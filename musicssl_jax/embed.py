@@ -31,13 +31,13 @@ from musicssl_jax.frozen_encoder import FrozenEncoder
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
     sources = find_sources(flags.input)[jax.process_index() :: jax.process_count()]
-    encoder = load_encoder(flags.checkpoint)
+    encoder = load_encoder(flags.checkpoint, weights=flags.weights, download=flags.download)
     if flags.precision:
         encoder = encoder.with_precision(flags.precision)
     options = _options(flags, encoder)
     output = Path(flags.output).expanduser()
     began = time.monotonic()
-    settings = {"checkpoint": encoder.name, "format": flags.format, **settings_of(options)}
+    settings = {"checkpoint": encoder.name, "weights": flags.weights, "format": flags.format, **settings_of(options)}
     with SharedFolder(output, settings, skip_existing=flags.skip_existing) as folder:
         writer = open_writer(flags.format, folder, encoder, options)
         summary = embed_files(encoder, sources, folder, writer, options)
@@ -142,8 +142,15 @@ def _parser() -> ArgumentParser:
         prog="musicssl embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--checkpoint", required=True, help="run folder, RUN/checkpoints/STEP, or random:CONFIG.py[:VARIANT]"
+        "--checkpoint",
+        required=True,
+        help="run folder, RUN/checkpoints/STEP, transformers folder, fairseq .pt, hf:OWNER/NAME, or "
+        "random:CONFIG.py[:VARIANT]",
     )
+    parser.add_argument(
+        "--weights", choices=("student", "teacher"), default="student", help="of data2vec (default %(default)s)"
+    )
+    parser.add_argument("--download", action="store_true", help="fetch an hf:OWNER/NAME that is not on this machine")
     parser.add_argument(
         "--input", required=True, nargs="+", action="extend", metavar="PATH", help="a folder of audio, or files"
     )

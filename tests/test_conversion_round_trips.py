@@ -259,6 +259,20 @@ def _spelt(value):
     return value
 
 
+@pytest.mark.parametrize(
+    ("objective", "fields", "cannot"),
+    [
+        ("hubert", {"model.conv_layers": ((5, 10, 5), (24, 3, 2))}, True),
+        ("data2vec", {"model.positional_depth": 1}, True),
+        ("hubert", {}, False),
+        ("data2vec", {}, False),
+    ],
+)
+def test_what_fairseq_itself_cannot_load_is_said(tmp_path, objective, fields, cannot):
+    notes = write_fairseq(random_model(small_config(objective, fields)), tmp_path / "model.pt")
+    assert ("cannot load this file" in " ".join(notes)) is cannot
+
+
 def test_each_set_of_a_written_file_begins_with_four_rows_of_no_cluster(tmp_path):
     """As fairseq's dictionaries want it: cluster k of a set is row k + 4 of that set's rows."""
     model = random_model(small_config("hubert", THREE_SETS))

@@ -76,6 +76,15 @@ def test_a_transformers_folder_with_a_file_that_is_cut_short(whole, tmp_path, re
     assert name in said and ("damaged" in said or "cannot be read" in said or "empty" in said)
 
 
+def test_a_flipped_bit_among_the_parameters_is_noticed(whole, tmp_path, refused):
+    """PyTorch itself would read it as another model."""
+    parameter = read_pretrained(str(whole / "model.pt")).params["encoder/mask_embedding"].tobytes()
+    content = bytearray((whole / "model.pt").read_bytes())
+    content[content.index(parameter) + 3] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(content)
+    assert "differs from its checksum" in refused(tmp_path / "flipped.pt")
+
+
 def test_a_run_that_is_cut_short(whole, tmp_path, capfd):
     run = shutil.copytree(whole / "run", tmp_path / "run")
     data = max((run / "checkpoints" / "7" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)

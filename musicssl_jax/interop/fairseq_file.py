@@ -125,6 +125,11 @@ def write_fairseq(model: Pretrained, path: Path) -> list[str]:
             "the convolutions are as wide as the transformer, where fairseq's HuBERT has no projection: fairseq itself "
             "cannot load this file, and it comes back here whole"
         )
+    if (model.config.model.positional, model.config.model.positional_depth) == ("stacked", 1):
+        notes.append(
+            "fairseq takes positional convolutions of depth 1 for HuBERT's, with weight norm: it cannot load this file "
+            "itself, and it comes back here whole"
+        )
     tensors = write_tensors(params, table, under("params", model.origin.dtypes))
     if "label_embeddings" in params:
         rows = label_rows.from_json(model.origin.label_rows)

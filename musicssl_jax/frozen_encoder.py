@@ -136,7 +136,7 @@ class FrozenEncoder:
         def apply(params, audio, mean, std, lengths, segments):
             waveform = normalize(audio, mean, std) if self._normalize else to_float(audio)
             encoder = encoder_with(config, params)
-            states = chosen_states(encoder, waveform, lengths, layers, segments, sums, whole=blocks == self.layers)
+            states = chosen_states(encoder, waveform, lengths, layers, segments, sums)
             return _as_dtype(states, dtype)
 
         by_row = P("data")
@@ -202,13 +202,12 @@ def chosen_states(
     layers: Sequence[int],
     segments: Int[Array, "B T"],
     sums: int,
-    *,
-    whole: bool,
 ) -> Float[Array, "layers B n width"]:
-    """float32 hidden states of `layers`, numbered as transformers' hidden_states; or `sums` of them, by segment.
+    """float32 hidden states of `layers`; or `sums` of them, by segment.
 
-    0 is the blocks' input; the last of a `whole` encoder that normalises first is behind its final norm. `lengths`:
-    samples of each row that are audio. Only what is asked for is kept while the blocks run.
+    0 is the blocks' input, n the output of block n, without the final norm of models that normalise first (reference:
+    fairseq's layer n, and transformers' hidden_states since version 5). `lengths`: samples of each row that are audio.
+    Only what is asked for is kept while the blocks run.
     """
     conv = encoder.features(waveform, lengths)
     padding = frame_padding(lengths, conv.shape[1], encoder.config.conv_layers)
@@ -225,9 +224,7 @@ def chosen_states(
     first = encoder.transformer.embed(encoder.project(conv), padding=padding, sealed=True)
     empty = jnp.zeros((encoder.config.layers + 1, *kept(first).shape), jnp.float32)
     empty = empty.at[0].set(kept(first))
-    last, collected = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=empty)
-    if whole and encoder.config.norm_first:
-        collected = collected.at[-1].set(kept(last))
+    _, collected = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=empty)
     return collected[jnp.array(layers)]
 
 

@@ -9,7 +9,8 @@ other processes, keeps the books and writes an .npz for each file. The peer is t
 eager mode with its default attention, in inference mode; reading its files with soundfile is timed as well. It runs
 with every number of threads and every batch size that is named, and the best of them by its median is what counts.
 One process runs all sides in turns after a warm-up of each, so that other load on the machine falls on all; ratios are
-taken between neighbours, and their median counts.
+taken between neighbours, and their median counts. CPU seconds, of all threads and of decoding processes, are shown
+too: they hang less on what else runs.
 """
 
 import argparse
@@ -63,12 +64,13 @@ def main(argv: list[str]) -> None:
         print(
             f"{machine(options.peer)}\n{options.model} {options.size}, {options.files} files of {options.seconds:g} s"
         )
-        times = measure(sides, options.repeats)
-    print("\n" + table(sides, times, options.files * options.seconds))
+        times, cpu = measure(sides, options.repeats)
+    print("\n" + table(sides, times, cpu, options.files * options.seconds))
     if options.peer == "torch":
         best = 1 + int(np.argmin(np.median(times[:, 1:], axis=0)))
-        ratio = np.median(times[:, best] / times[:, 0])
-        print(f"\nratio {ratio:.2f} (ours/peer throughput, median of {options.repeats})")
+        ratio, of_cpu = (np.median(spent[:, best] / spent[:, 0]) for spent in (times, cpu))
+        print(f"\nCPU seconds, peer/ours: {of_cpu:.2f}")
+        print(f"ratio {ratio:.2f} (ours/peer throughput, median of {options.repeats})")
 
 
 def write_files(folder: Path, options: argparse.Namespace, sample_rate: int) -> None:
@@ -105,22 +107,23 @@ def peers(config: Any, encoder: FrozenEncoder, folder: Path, options: argparse.N
     ]
 
 
-def measure(sides: Sequence[Side], repeats: int) -> np.ndarray:
-    """Seconds (repeats, sides). The order changes from turn to turn; the first turn warms up."""
-    times = np.zeros((repeats + 1, len(sides)))
+def measure(sides: Sequence[Side], repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds, CPU seconds), (repeats, sides) each. The order changes from turn to turn; the first turn warms up."""
+    times, cpu = np.zeros((2, repeats + 1, len(sides)))
     for turn in range(repeats + 1):
         for place in range(len(sides))[:: 1 if turn % 2 else -1]:
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), sum(os.times()[:4])
             sides[place].embed()
-            times[turn, place] = time.perf_counter() - began
-    return times[1:]
+            times[turn, place], cpu[turn, place] = time.perf_counter() - began, sum(os.times()[:4]) - spent
+    return times[1:], cpu[1:]
 
 
-def table(sides: Sequence[Side], times: np.ndarray, audio_seconds: float) -> str:
-    lines = ["| | seconds | median | audio seconds per second |", "|---|---|---|---|"]
-    for side, column in zip(sides, times.T, strict=True):
+def table(sides: Sequence[Side], times: np.ndarray, cpu: np.ndarray, audio_seconds: float) -> str:
+    lines = ["| | seconds | median | audio seconds per second | CPU seconds, median |", "|---|---|---|---|---|"]
+    for side, column, spent in zip(sides, times.T, cpu.T, strict=True):
         each = ", ".join(f"{seconds:.1f}" for seconds in column)
-        lines.append(f"| {side.name} | {each} | {np.median(column):.1f} | {audio_seconds / np.median(column):.2f} |")
+        median = np.median(column)
+        lines.append(f"| {side.name} | {each} | {median:.1f} | {audio_seconds / median:.2f} | {np.median(spent):.1f} |")
     return "\n".join(lines)
 
 

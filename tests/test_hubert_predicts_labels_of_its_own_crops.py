@@ -409,7 +409,7 @@ def test_a_run_can_begin_with_the_encoder_of_another(music, run, tmp_path, capsy
     books = codebooks_of(run)
     slow = {"schedule__peak": 1e-9, "optimizer__weight_decay": 0.0, "steps": 1}
     train([*hubert_flags(music, codebooks=books, init_from=run, **slow), f"--workdir={tmp_path / 'run'}"])
-    assert f"the encoder is that of {run}/checkpoints/12; new are head, label_embeddings" in capsys.readouterr().out
+    assert f"begins with {run}: taken encoder; new head, label_embeddings" in capsys.readouterr().out
     audio = np.random.default_rng(0).integers(-9000, 9000, 16_000, dtype=np.int16)
     first, second = (load_encoder(str(folder))(audio)["hidden"] for folder in (run, tmp_path / "run"))
     np.testing.assert_allclose(first, second, atol=1e-4)

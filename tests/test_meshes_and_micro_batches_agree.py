@@ -30,7 +30,10 @@ def alone_for_three():
     return run_steps(tiny_config(batch__per_device=8), make_mesh(1, 1), 3)
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (2, 4), (1, 8)])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [pytest.param(8, 1, marks=LONG), (2, 4), pytest.param(1, 8, marks=LONG)])
 def test_meshes_of_eight_devices_give_the_same_curve(alone, data, fsdp):
     state, losses, _ = run_steps(tiny_config(batch__per_device=1), make_mesh(data, fsdp), STEPS)
     np.testing.assert_allclose(losses, alone[1], rtol=1e-5)

@@ -48,7 +48,8 @@ def wait_for_checkpoint(process: subprocess.Popen, workdir: Path, step: int) -> 
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("devices", [1, 8])
 def test_a_killed_run_ends_like_an_uninterrupted_one(music, tmp_path, devices):
     overrides = {"steps": 20, "mesh__data": devices, "batch__per_device": 1, "data__crop_seconds": 0.5}
     whole = start(music, tmp_path / "whole", devices=devices, **overrides)

@@ -66,7 +66,7 @@ class Pretrained:
         if weights == "student":
             return self
         if not self.teacher:
-            raise UserError(f"{self.origin.where} has no teacher: ask for the student's weights")
+            raise UserError(f"{self.origin.where} is a model without a teacher: ask for the student's weights")
         taken = {f"encoder/{name}": value for name, value in self.teacher.items()}
         # A float32 teacher beside a float16 student stays what it is.
         dtypes = {n: dtype for n, dtype in self.origin.dtypes.items() if n.removeprefix("params/") not in taken}

@@ -34,7 +34,7 @@ def kind_of(path: Path) -> str:
     if path.is_dir():
         return _kind_of_folder(path)
     if not path.exists():
-        raise UserError(f"no checkpoint in {path}: there is nothing; {WANTED}")
+        raise UserError(f"no checkpoint in {path}: {WANTED}")
     with path.open("rb") as file:
         start = file.read(64)
     if seems := what_it_seems(start):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from musicssl_jax.models.layers import LayerNorm, Linear, dropout, fold_in, gelu, precision_of, zero_padding
+from musicssl_jax.models.attention import attend
+from musicssl_jax.models.layers import LayerNorm, Linear, dropout, fold_in, gelu, zero_padding
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 Tap = Callable[[Any, Int[Array, ""], Float[Array, "B T D"], Float[Array, "B T D"]], Any]
@@ -38,18 +39,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B T D"]:
         split = (*x.shape[:2], self.heads, -1)
         query, key, value = (f(x).reshape(split) for f in (self.query, self.key, self.value))
-        precision = precision_of(x.dtype)
-        scores = jnp.einsum(
-            "bqhd,bkhd->bhqk",
-            query * query.shape[-1] ** -0.5,
-            key,
-            precision=precision,
-            preferred_element_type=jnp.float32,
-        )
-        if padding is not None:
-            scores = jnp.where(padding[:, None, None, :], -jnp.inf, scores)
-        weights = dropout(jax.nn.softmax(scores), self.dropout_rate, keys).astype(x.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision)
+        mixed = attend(query, key, value, padding, self.dropout_rate, keys)
         return self.out(mixed.reshape(x.shape))
 
 

@@ -35,8 +35,12 @@ NOT_EQUAL = 1
 def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     output = Path(flags.output).expanduser().absolute()
-    if output.exists() and (output.is_file() or any(output.iterdir())):
+    if "://" in flags.output:
+        raise UserError(f"--output={flags.output}: models are written to local folders; copy the folder from there")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"--output={flags.output} is there already: choose another, or remove it")
+    if flags.to != "transformers" and (flags.scores or flags.license):
+        raise UserError("--scores and --license are for the model card that --to=transformers writes")
     model = read_pretrained(
         flags.input, download=flags.download, clusters=flags.clusters, dictionary_rows=flags.dictionary_rows
     ).with_weights(flags.weights)
@@ -87,7 +91,7 @@ def _verify(model: Pretrained, output: Path, flags: argparse.Namespace, waveform
     compared = differences(ours, folder, waveform)
     for name, difference in compared:
         print(f"  {name:16} {difference:.1e} of its largest value")
-    worst = max(difference for _, difference in compared)
+    worst = float(np.max([difference for _, difference in compared]))  # NaN where there is one, which is not equal
     equal = worst < LARGEST_DIFFERENCE
     print(
         f"verify    {'equal' if equal else 'NOT EQUAL'}: largest difference {worst:.1e}, allowed {LARGEST_DIFFERENCE:g}"
@@ -160,13 +164,25 @@ def _parser() -> ArgumentParser:
         help="clusters of a .pt's label sets, if it is silent",
     )
     parser.add_argument(
-        "--dictionary_rows", type=int, metavar="N", help="rows before each label set of a .pt that are no clusters"
+        "--dictionary_rows", type=_rows, metavar="N", help="rows before each label set of a .pt that are no clusters"
     )
     return parser
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: want numbers from 1 with commas between")
+    return numbers
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: want a number of rows, such as 4")
+    return int(text)
 
 
 if __name__ == "__main__":

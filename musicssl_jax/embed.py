@@ -30,6 +30,8 @@ from musicssl_jax.frozen_encoder import FrozenEncoder
 
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
+    if "://" in flags.output:
+        raise UserError(f"--output={flags.output}: features are written to local folders; copy the folder from there")
     sources = find_sources(flags.input)[jax.process_index() :: jax.process_count()]
     encoder = load_encoder(flags.checkpoint, weights=flags.weights, download=flags.download)
     if flags.precision:
@@ -37,7 +39,14 @@ def main(argv: list[str]) -> None:
     options = _options(flags, encoder)
     output = Path(flags.output).expanduser()
     began = time.monotonic()
-    settings = {"checkpoint": encoder.name, "weights": flags.weights, "format": flags.format, **settings_of(options)}
+    settings = {
+        "checkpoint": encoder.name,
+        "encoder_sha256": encoder.digest,
+        "precision": encoder.precision,
+        "weights": flags.weights,
+        "format": flags.format,
+        **settings_of(options),
+    }
     with SharedFolder(output, settings, skip_existing=flags.skip_existing) as folder:
         writer = open_writer(flags.format, folder, encoder, options)
         summary = embed_files(encoder, sources, folder, writer, options)
@@ -64,7 +73,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return [
         Source(os.path.relpath(os.path.abspath(path), root), path, album="", size=-1, modified=-1)
-        for path in dict.fromkeys(paths)
+        for path in dict.fromkeys(map(os.path.abspath, paths))
     ]
 
 

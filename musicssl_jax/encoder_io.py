@@ -6,6 +6,7 @@ encode = load_encoder("runs/music2vec_base")
 hidden = encode(waveform)["hidden"]  # (layers + 1, frames, width); waveform: mono at encode.sample_rate
 """
 
+import warnings
 from typing import Literal
 
 import jax
@@ -37,5 +38,7 @@ def load_encoder(path: str, *, weights: Weights = "student", download: bool = Fa
         return frozen_encoder(config, params["encoder"], name=path)
     model = read_pretrained(path, download=download).with_weights(weights)
     params = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in model.encoder.items()}, sep="/")
+    for note in model.notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     name = model.origin.where if model.origin.kind == "run" else path
     return frozen_encoder(model.config, params, name=name)

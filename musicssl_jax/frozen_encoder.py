@@ -14,8 +14,10 @@ from jax.sharding import PartitionSpec as P
 from musicssl_jax.embedding.batching import Batch, Track, Waveform, encode_windows
 from musicssl_jax.embedding.pooling import EveryFrame
 from musicssl_jax.embedding.windows import default_context
+from musicssl_jax.interop.pretrained import digest
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 from musicssl_jax.models.encoder import Encoder, EncoderConfig, encoder_with, frame_padding, normalize, to_float
+from musicssl_jax.parallel import path_name
 from musicssl_jax.shapes import Array, Float, Int, Shaped
 from musicssl_jax.targets.filter_bank import FrameGrid
 
@@ -44,7 +46,7 @@ class FrozenEncoder:
         waveform: Any,
         *,
         sample_rate: int | None = None,
-        layers: Sequence[int] | None = None,
+        layers: Sequence[int] | int | None = None,
         mean: float | None = None,
         std: float | None = None,
         window_seconds: float = 30.0,
@@ -81,6 +83,17 @@ class FrozenEncoder:
     def grid(self) -> FrameGrid:
         """Where its frames lie."""
         return FrameGrid(self.sample_rate, self.hop, self.receptive_field)
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: "float32" or "bfloat16"."""
+        return self._config.dtype
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of its parameters."""
+        named = jax.tree_util.tree_leaves_with_path(self._params)
+        return digest({path_name(path): np.asarray(leaf) for path, leaf in named})
 
     def times(self, frames: int) -> Float[np.ndarray, " frames"]:
         """Centres of the first `frames` frames in seconds."""
@@ -169,10 +182,11 @@ class FrozenEncoder:
             waveform = waveform.astype(np.float32) / 32768
         return soxr.resample(waveform, sample_rate, self.sample_rate, quality="HQ")
 
-    def _checked_layers(self, layers: Sequence[int]) -> tuple[int, ...]:
-        if not len(layers) or not all(0 <= layer <= self.layers for layer in layers):
-            raise ValueError(f"layers {list(layers)}: want some of 0 to {self.layers}")
-        return tuple(map(int, layers))
+    def _checked_layers(self, layers: Sequence[int] | int) -> tuple[int, ...]:
+        numbers = tuple(map(int, np.atleast_1d(np.asarray(layers))))
+        if not numbers or not all(0 <= number <= self.layers for number in numbers):
+            raise ValueError(f"layers {list(numbers)}: want some of 0 to {self.layers}")
+        return numbers
 
 
 def frozen_encoder(config: Any, params: dict, *, name: str) -> FrozenEncoder:

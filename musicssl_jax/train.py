@@ -94,7 +94,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     if restored is None:
         state = sharded_state(objective, optimizer, mesh, config.seed)
         if config.init_from:
-            state, codebooks, said = warm_start(state, objective, config, read_pretrained(config.init_from))
+            state, codebooks, said = warm_start(state, objective, config, read_pretrained(config.init_from), front_ends)
             say(said)
     else:
         state, saved = restored

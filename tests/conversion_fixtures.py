@@ -77,6 +77,7 @@ def _codebooks(config: ConfigDict, rng: np.random.Generator) -> tuple[Codebook, 
             settings={"clusters": clusters, "seed": 1},
             inertia_curve=rng.uniform(1, 9, 4).astype(np.float32),
             usage=rng.integers(0, 50, clusters).astype(np.int32),
+            agreement=0.93,
         )
         for target, clusters in zip(config.get("targets", ()), config.get("clusters", ()), strict=True)
     )
@@ -126,7 +127,9 @@ def assert_same_model(got: Pretrained, want: Pretrained) -> None:
     for one, other in zip(got.codebooks, want.codebooks, strict=True):
         for name in ("centroids", "usage", "inertia_curve"):
             assert_same_tensors({name: getattr(one, name)}, {name: getattr(other, name)})
-        assert all(getattr(one, name) == getattr(other, name) for name in ("front_end", "data", "settings"))
+        assert all(
+            getattr(one, name) == getattr(other, name) for name in ("front_end", "data", "settings", "agreement")
+        )
     assert got.step == want.step
     assert json.loads(json.dumps(got.data)) == json.loads(json.dumps(want.data))
 

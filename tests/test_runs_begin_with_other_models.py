@@ -13,6 +13,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.interop.reading import read_pretrained
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import path_name
+from musicssl_jax.targets.open_targets import front_ends_of
 from musicssl_jax.train import train
 from musicssl_jax.training.optimizer import make_optimizer, make_schedule
 from musicssl_jax.training.step import sharded_state
@@ -43,7 +44,7 @@ def begun(config, found):
     mesh = jax.make_mesh((1, 1), ("data", "fsdp"), devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
         state = sharded_state(objective, optimizer, mesh, config.seed)
-        start = warm_start(state, objective, config, found)
+        start = warm_start(state, objective, config, found, front_ends_of(config))
     return named(start.state.params), named(start.state.teacher), start.codebooks, start.said
 
 
@@ -109,6 +110,15 @@ def test_label_embeddings_of_other_clusters_are_new(hubert_run):
     assert params["label_embeddings"].shape == (19, HUBERT["prediction.width"])
     assert codebooks == ()
     assert "taken encoder, head; new label_embeddings; ignored label_embeddings" in said
+
+
+def test_label_embeddings_of_another_front_end_are_new(hubert_run):
+    """Clusters of the same number, of something else."""
+    found = read_pretrained(str(hubert_run))
+    config = load(hubert_flags("unused", init_from=hubert_run, init_parts="all", targets="mfcc39,chroma12"))[0]
+    _, _, codebooks, said = begun(config, found)
+    assert codebooks == ()
+    assert "taken encoder, head; new label_embeddings" in said
 
 
 def test_another_encoder_is_refused_by_its_fields(run):

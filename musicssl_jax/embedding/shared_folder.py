@@ -27,7 +27,7 @@ class SharedFolder:
     settings: how features are made, kept in OUT/embedding.json. skip_existing: whether features of earlier commands
     count as done. Those of commands that are at work at the same time always do.
     `alone`: no other command was at work when this one came.
-    Raises UserError: it cannot be written, or holds features of other settings that are to be kept.
+    Raises UserError: it cannot be written, or holds features of other settings.
     """
 
     alone: bool
@@ -52,8 +52,7 @@ class SharedFolder:
     def _enter(self) -> None:
         if not self.alone:  # the one that is at work has first to say how
             self._lock(fcntl.LOCK_SH, _AT_WORK)
-        if self._skip_existing or not self.alone:
-            self._check_settings()
+        self._check_settings()
         if self.alone:
             os.utime(self._file.name)  # what is newer than this was made by commands that are at work now
             (self.path / REJECTS).unlink(missing_ok=True)
@@ -106,7 +105,7 @@ class SharedFolder:
             theirs = json.loads((self.path / SETTINGS).read_text())
         except (OSError, ValueError):
             return
-        for name in self._settings:
+        for name in self._settings.keys() - {"checkpoint"}:  # by which people know it; what counts is its digest
             if theirs.get(name) != self._settings[name]:
                 raise UserError(
                     f"{self.path} holds features with {name}={theirs.get(name)}, and this command asks for "

@@ -38,14 +38,14 @@ def pack(model: Pretrained, placed: Collection[str]) -> Packed:
     for i, codebook in enumerate(model.codebooks):
         arrays |= {f"codebooks/{i}/centroids": codebook.centroids, f"codebooks/{i}/usage": codebook.usage}
         arrays[f"codebooks/{i}/inertia_curve"] = codebook.inertia_curve
-        descriptions.append({name: getattr(codebook, name) for name in ("front_end", "data", "settings")})
+        descriptions.append({name: getattr(codebook, name) for name in ("front_end", "data", "settings", "agreement")})
     values = {
         "format": FORMAT,
         "config": without_paths(model.config).to_dict(),
         "step": model.step,
         "data": model.data,
         "codebooks": descriptions,
-        "origin": origin_to_json(model.origin),
+        "origin": {**origin_to_json(model.origin), "options": _without_path_values(model.origin.options)},
     }
     return Packed(json.loads(json.dumps(values)), arrays)
 
@@ -58,6 +58,15 @@ def without_paths(config: ConfigDict) -> ConfigDict:
         config.codebooks = config.labels = ""
         config.targets = tuple(re.sub(r"@.*", "@", target) for target in config.targets)
     return config.lock()
+
+
+def _without_path_values(options: Any) -> Any:
+    """The same options, text that looks like a path left empty."""
+    if isinstance(options, Mapping):
+        return {name: _without_path_values(value) for name, value in options.items()}
+    if isinstance(options, list | tuple):
+        return [_without_path_values(value) for value in options]
+    return "" if isinstance(options, str) and ("/" in options or "\\" in options) else options
 
 
 def unpack(packed: Packed, what: str) -> Pretrained:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from musicssl_jax import __version__
 from musicssl_jax.interop.extras import without_paths
@@ -69,10 +70,11 @@ def _training(model: Pretrained) -> str:
             f"Converted from {model.origin.kind} ({model.origin.where}){updates}; how it was trained is not known here."
         )
     config = model.config
+    begun = f" It began with the model {Path(config.init_from).name}." if config.init_from else ""
     seconds = model.step * config.batch.clips * config.data.crop_seconds
     return (
         f"{model.step} updates of {config.batch.clips} clips of {config.data.crop_seconds:g} s: "
-        f"{seconds / 3600:,.1f} hours of audio heard."
+        f"{seconds / 3600:,.1f} hours of audio heard.{begun}"
     )
 
 

@@ -1,6 +1,7 @@
 """A model outside of any file format: what every kind of checkpoint is read into and written from."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,3 +91,12 @@ def teacher_shapes_of(config: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names and values: the same for an encoder wherever it lies and in whatever format."""
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {value.dtype}{list(value.shape)}".encode())
+        sha.update(np.ascontiguousarray(value).tobytes())
+    return sha.hexdigest()

@@ -30,7 +30,14 @@ def what_it_seems(start: bytes) -> str | None:
 
 
 def kind_of(path: Path) -> str:
-    """ "run", "transformers" or "fairseq". UserError: it is none of these, and what it seems to be."""
+    """ "run", "transformers" or "fairseq". UserError: it is none of these, and what it seems to be; or unreadable."""
+    try:
+        return _kind_of(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _kind_of(path: Path) -> str:
     if path.is_dir():
         return _kind_of_folder(path)
     if not path.exists():

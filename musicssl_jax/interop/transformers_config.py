@@ -29,7 +29,6 @@ FIELDS = {
     "positional_groups": "num_conv_pos_embedding_groups",
 }
 """Field of our config.model: transformers' field."""
-SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
 CONV = ("conv_dim", "conv_kernel", "conv_stride")
 UNSUPPORTED = {
     "hidden_act": "gelu",
@@ -99,7 +98,8 @@ def write_config(config: ConfigDict, before: Mapping[str, Any], dtype: str = "fl
     model = config.model
     check_expressible(config)
     channels, kernels, strides = (list(column) for column in zip(*model.conv_layers, strict=True))
-    before = {name: value for name, value in before.items() if name != "dtype"}  # as newer versions call torch_dtype
+    # `dtype` is what newer versions call torch_dtype; `_name_or_path` says where somebody's folder was.
+    before = {name: value for name, value in before.items() if name not in ("dtype", "_name_or_path")}
     written = {
         **before,
         "torch_dtype": dtype,

@@ -1,14 +1,12 @@
 """Hidden states of an earlier model as a front end: what HuBERT's second iteration clusters."""
 
-import hashlib
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.interop.pretrained import Tensors
+from musicssl_jax.interop.pretrained import Tensors, digest
 from musicssl_jax.interop.reading import read_pretrained
 from musicssl_jax.models.encoder import EncoderConfig, encoder_input, encoder_with, hidden_states
 from musicssl_jax.targets.features import Features
@@ -58,7 +56,7 @@ def layer_features(target: LayerTarget, grid: FrameGrid, *, crop: int) -> Featur
         description={
             "front_end": FRONT_END,
             "layer": target.layer,
-            "encoder_sha256": _digest(model.encoder),
+            "encoder_sha256": digest(model.encoder),
             "crop_samples": crop,
             **grid._asdict(),
         },
@@ -71,12 +69,3 @@ def _first_blocks(encoder: Tensors, layers: int) -> dict[str, Any]:
     """The encoder's parameters as nested dicts, without the blocks behind the layer."""
     cut = {name: value[:layers] if "/blocks/" in name else value for name, value in encoder.items()}
     return traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in cut.items()}, sep="/")
-
-
-def _digest(encoder: Tensors) -> str:
-    """SHA-256 of names and values: the same for a model wherever it lies and in whatever format."""
-    digest = hashlib.sha256()
-    for name, value in sorted(encoder.items()):
-        digest.update(f"{name} {value.dtype}{list(value.shape)}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()

@@ -62,7 +62,8 @@ def open_targets(
 ) -> Targets:
     """The label sets of `front_ends_of` the config.
 
-    Codebooks that neither it nor the run's folder has are taken from those `saved` in the run's checkpoint, or fitted.
+    Codebooks that neither it nor the run's folder has are taken from those `saved` with the parameters that the run
+    goes on from or begins with, or fitted.
     Raises UserError: a codebook or precomputed labels that are damaged, or of another front end, checkpoint, frame
     rate, number of clusters or data; whatever keeps a codebook from being fitted.
     """
@@ -86,7 +87,9 @@ def open_targets(
     for features, clusters, folder in zip(fronts, config.clusters, folders, strict=True):
         if not config.codebooks and first_process_says(not folder.exists()):
             if folder in saved_as:
-                say(f"codebook: {folder} is missing and is put back from the run's checkpoint")
+                check_fits(saved_as[folder], features, clusters, folder)
+                check_data(config, saved_as[folder], folder, collections)
+                say(f"codebook: {folder} is missing and is put back as it came with the parameters")
                 publish_codebook(folder, saved_as[folder])
             else:
                 write_codebook(config, features, clusters, folder, collections, mesh, say)

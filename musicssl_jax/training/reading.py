@@ -39,7 +39,7 @@ def read_newest(path: str, parts: Sequence[str]) -> tuple[epath.Path, dict[str, 
 
 def _step_folders(path: epath.Path) -> list[epath.Path]:
     """Newest first."""
-    if path.name.isdecimal() and path.is_dir():
+    if path.name.isdecimal() and (path / "state").is_dir():
         return [path]
     for folder in (path / "checkpoints", path):
         if folder.is_dir():

@@ -129,7 +129,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(music, run, tmp_path, caps
     said = capsys.readouterr()
     assert "codebooks/0_mfcc39/centroids.safetensors does not match its SHA-256" in said.err
     assert "going on from checkpoint 10" in said.err
-    assert said.out.count("put back from the run's checkpoint") == 2 and "fitted" not in said.out
+    assert said.out.count("put back as it came with the parameters") == 2 and "fitted" not in said.out
     assert_same_run(run, tmp_path / "run")
 
 

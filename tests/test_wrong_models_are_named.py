@@ -270,7 +270,7 @@ def test_other_folders(whole, tmp_path, refused, music):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "want a run's folder" in refused(empty)
-    assert "there is nothing" in refused(tmp_path / "nowhere")
+    assert "no checkpoint in" in refused(tmp_path / "nowhere")
     save_codebook(tmp_path / "codes", read_pretrained(str(whole / "run")).codebooks[0])
     assert "codebook" in refused(tmp_path / "codes")
     assert "built music" in refused(Path(music))

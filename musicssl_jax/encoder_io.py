@@ -10,11 +10,10 @@ import warnings
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-from flax import traverse_util
 
 from musicssl_jax import config as configs
 from musicssl_jax.frozen_encoder import FrozenEncoder, frozen_encoder
+from musicssl_jax.interop.pretrained import nested
 from musicssl_jax.interop.reading import read_pretrained
 from musicssl_jax.models.objective import make_objective
 
@@ -37,8 +36,19 @@ def load_encoder(path: str, *, weights: Weights = "student", download: bool = Fa
         params = jax.jit(make_objective(config).init)(jax.random.key(config.seed))
         return frozen_encoder(config, params["encoder"], name=path)
     model = read_pretrained(path, download=download).with_weights(weights)
-    params = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in model.encoder.items()}, sep="/")
     for note in model.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
     name = model.origin.where if model.origin.kind == "run" else path
-    return frozen_encoder(model.config, params, name=name)
+    return frozen_encoder(model.config, nested(model.encoder), name=name)
+
+
+def untrained_encoder(path: str, *, download: bool = False) -> FrozenEncoder:
+    """The encoder with which the training of what is at `path` began, or begins with its config and seed.
+
+    Raises UserError as `load_encoder`.
+    """
+    if path.startswith(RANDOM):
+        return load_encoder(path)
+    config = read_pretrained(path, download=download).config
+    params = jax.jit(make_objective(config).init)(jax.random.key(config.seed))
+    return frozen_encoder(config, params["encoder"], name=f"{path}, untrained")

@@ -16,7 +16,15 @@ from musicssl_jax.embedding.pooling import EveryFrame
 from musicssl_jax.embedding.windows import default_context
 from musicssl_jax.interop.pretrained import digest
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
-from musicssl_jax.models.encoder import Encoder, EncoderConfig, encoder_with, frame_padding, normalize, to_float
+from musicssl_jax.models.encoder import (
+    Encoder,
+    EncoderConfig,
+    encoder_with,
+    first_blocks,
+    frame_padding,
+    normalize,
+    to_float,
+)
 from musicssl_jax.parallel import path_name
 from musicssl_jax.shapes import Array, Float, Int, Shaped
 from musicssl_jax.targets.filter_bank import FrameGrid
@@ -144,7 +152,7 @@ class FrozenEncoder:
     def _make_program(self, layers: tuple[int, ...], sums: int, dtype: str, devices: int) -> Any:
         mesh = Mesh(np.array(jax.local_devices()[:devices]), ("data",))
         blocks = max(1, *layers)
-        config, params = dataclasses.replace(self._config, layers=blocks), _first_blocks(self._params, blocks)
+        config, params = dataclasses.replace(self._config, layers=blocks), first_blocks(self._params, blocks)
 
         def apply(params, audio, mean, std, lengths, segments):
             waveform = normalize(audio, mean, std) if self._normalize else to_float(audio)
@@ -240,12 +248,6 @@ def chosen_states(
     empty = empty.at[0].set(kept(first))
     _, collected = encoder.transformer.encode(first, padding=padding, tap=collect, tapped=empty)
     return collected[jnp.array(layers)]
-
-
-def _first_blocks(params: dict, count: int) -> dict:
-    transformer = params["transformer"]
-    blocks = jax.tree.map(lambda stacked: stacked[:count], transformer["blocks"])
-    return {**params, "transformer": {**transformer, "blocks": blocks}}
 
 
 def checked_waveform(waveform: Any) -> Waveform:

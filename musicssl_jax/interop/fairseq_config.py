@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from musicssl_jax import config as configs
 from musicssl_jax.config_checks import check
 from musicssl_jax.errors import UserError
-from musicssl_jax.models.conv_encoder import ConvLayers
+from musicssl_jax.models.conv_encoder import ConvLayers, hop_and_receptive_field
 
 MODELS = {"data2vec_audio": "configs/music2vec.py:base", "hubert": "configs/musichubert.py:k500"}
 """fairseq's name of a model, and the config whose fields stand where a file says nothing."""
@@ -164,18 +164,11 @@ def write_config(config: ConfigDict) -> dict[str, dict[str, Any]]:
         cfg["model"]["max_update"] = config.steps
     else:
         cfg["model"] |= {"final_dim": config.prediction.width, "skip_nomask": not config.prediction.log_unmasked}
-        rate = config.data.sample_rate / _hop(model.conv_layers)
+        rate = config.data.sample_rate / hop_and_receptive_field(model.conv_layers)[0]
         cfg["model"]["label_rate"] = cfg["task"]["label_rate"] = int(rate) if rate == int(rate) else rate
         cfg["task"]["labels"] = [target.replace(":", "").partition("@")[0] for target in config.targets]
         cfg["criterion"]["loss_weights"] = [config.prediction.feature_penalty]
     return cfg
-
-
-def _hop(conv_layers: ConvLayers) -> int:
-    hop = 1
-    for _, _, stride in conv_layers:
-        hop *= stride
-    return hop
 
 
 def parse_conv_layers(text: str) -> ConvLayers:

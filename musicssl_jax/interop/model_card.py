@@ -7,6 +7,7 @@ from pathlib import Path
 from musicssl_jax import __version__
 from musicssl_jax.interop.extras import without_paths
 from musicssl_jax.interop.pretrained import Pretrained
+from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 
 NAMES = {"data2vec": ("music2vec", "data2vec 1.0"), "hubert": ("musicHuBERT", "HuBERT")}
 
@@ -42,10 +43,7 @@ def _front_matter(license: str) -> str:
 
 
 def _frame_rate(model: Pretrained) -> float:
-    hop = 1
-    for _, _, stride in model.config.model.conv_layers:
-        hop *= stride
-    return model.config.data.sample_rate / hop
+    return model.config.data.sample_rate / hop_and_receptive_field(model.config.model.conv_layers)[0]
 
 
 def _usage(model: Pretrained) -> str:

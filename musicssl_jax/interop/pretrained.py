@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from musicssl_jax.errors import UserError
@@ -76,6 +78,11 @@ class Pretrained:
                 dtypes[name.replace("teacher/", "params/encoder/", 1)] = dtype
         origin = dataclasses.replace(self.origin, dtypes=dtypes)
         return dataclasses.replace(self, params={**self.params, **taken}, origin=origin)
+
+
+def nested(tensors: Tensors) -> dict[str, Any]:
+    """The tensors on the device, as the nested dicts that modules take."""
+    return traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in tensors.items()}, sep="/")
 
 
 def shapes_of(config: ConfigDict) -> dict[str, tuple[int, ...]]:

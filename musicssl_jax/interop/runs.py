@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from musicssl_jax import config as configs
 from musicssl_jax.interop.extras import origin_from_json, origin_to_json
-from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors
+from musicssl_jax.interop.pretrained import Origin, Pretrained, Tensors, nested
 from musicssl_jax.interop.writing import whole_folder
 from musicssl_jax.targets.codebook import files_within, read_codebooks
 from musicssl_jax.training.checkpointing import open_checkpoints
@@ -53,8 +53,8 @@ def write_run(model: Pretrained, folder: Path) -> list[str]:
 
     state = {
         "step": jnp.int32(model.step),
-        "params": _nested(model.params),
-        "teacher": _nested(model.teacher),
+        "params": nested(model.params),
+        "teacher": nested(model.teacher),
     }
     meta = {
         "config": model.config.to_dict(),
@@ -78,10 +78,6 @@ def write_run(model: Pretrained, folder: Path) -> list[str]:
 
 def _flat(tree: dict[str, Any]) -> Tensors:
     return {name: np.asarray(value) for name, value in traverse_util.flatten_dict(tree, sep="/").items()}
-
-
-def _nested(tensors: Tensors) -> dict[str, Any]:
-    return traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in tensors.items()}, sep="/")
 
 
 def _read_foreign(path: epath.Path) -> Tensors:

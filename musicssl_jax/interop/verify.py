@@ -6,12 +6,10 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.interop.pretrained import Pretrained
+from musicssl_jax.interop.pretrained import Pretrained, nested
 from musicssl_jax.interop.transformers_config import check_expressible
 from musicssl_jax.interop.transformers_folder import write_transformers
 from musicssl_jax.models.encoder import EncoderConfig, encoder_with, hidden_states
@@ -75,10 +73,9 @@ def _names(count: int) -> list[str]:
 def _our_states(model: Pretrained, audio: Float[np.ndarray, "1 N"]) -> list[np.ndarray]:
     """Features of the conv stack, then the hidden states as transformers numbers them, in float32."""
     config = model.config
-    params = traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in model.encoder.items()}, sep="/")
     encoder_config = EncoderConfig(**config.model, dtype="float32")
     apply = jax.jit(lambda params, audio: hidden_states(encoder_with(encoder_config, params), audio))
-    states = jax.device_get(apply(params, audio))
+    states = jax.device_get(apply(nested(model.encoder), audio))
     # transformers' last hidden state is behind the final norm of a model that normalises first.
     hidden = [*states["hidden"][:-1], states["last"]] if config.model.norm_first else list(states["hidden"])
     return [states["conv"][0], *(state[0] for state in hidden)]

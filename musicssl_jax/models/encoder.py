@@ -135,6 +135,13 @@ def encoder_with(config: EncoderConfig, params: dict) -> Encoder:
     return nnx.merge(nnx.graphdef(abstract), params)
 
 
+def first_blocks(params: dict, count: int) -> dict:
+    """The encoder's parameters without the blocks behind the first `count`."""
+    transformer = params["transformer"]
+    blocks = jax.tree.map(lambda stacked: stacked[:count], transformer["blocks"])
+    return {**params, "transformer": {**transformer, "blocks": blocks}}
+
+
 def hidden_states(
     encoder: Encoder,
     waveform: Float[Array, "B N"],

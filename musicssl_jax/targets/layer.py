@@ -1,14 +1,9 @@
 """Hidden states of an earlier model as a front end: what HuBERT's second iteration clusters."""
 
-from typing import Any
-
-import jax.numpy as jnp
-from flax import traverse_util
-
 from musicssl_jax.errors import UserError
-from musicssl_jax.interop.pretrained import Tensors, digest
+from musicssl_jax.interop.pretrained import digest, nested
 from musicssl_jax.interop.reading import read_pretrained
-from musicssl_jax.models.encoder import EncoderConfig, encoder_input, encoder_with, hidden_states
+from musicssl_jax.models.encoder import EncoderConfig, encoder_input, encoder_with, first_blocks, hidden_states
 from musicssl_jax.targets.features import Features
 from musicssl_jax.targets.filter_bank import FrameGrid, frame_grid
 from musicssl_jax.targets.names import LayerTarget, set_name
@@ -60,12 +55,6 @@ def layer_features(target: LayerTarget, grid: FrameGrid, *, crop: int) -> Featur
             "crop_samples": crop,
             **grid._asdict(),
         },
-        kernels=_first_blocks(model.encoder, target.layer),
+        kernels=first_blocks(nested(model.encoder), target.layer),
         apply=apply,
     )
-
-
-def _first_blocks(encoder: Tensors, layers: int) -> dict[str, Any]:
-    """The encoder's parameters as nested dicts, without the blocks behind the layer."""
-    cut = {name: value[:layers] if "/blocks/" in name else value for name, value in encoder.items()}
-    return traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in cut.items()}, sep="/")

@@ -237,6 +237,7 @@ def iterated(music, tmp_path_factory):
     return folder, said.getvalue()
 
 
+@pytest.mark.long
 def test_the_second_iteration_predicts_a_layer_of_the_first(music, iterated, capsys):
     folder, said = iterated
     assert "layer1/loss" in curves(folder / "iteration2") and "mfcc60/loss" in curves(folder / "iteration1")

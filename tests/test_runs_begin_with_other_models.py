@@ -86,6 +86,7 @@ def test_the_trunk_leaves_heads_and_teacher_new(run):
     assert "taken encoder; new head, the teacher, as the student; ignored head, the teacher" in said
 
 
+@pytest.mark.long
 def test_label_embeddings_come_with_their_codebooks(hubert_run, music, tmp_path, capsys):
     found = read_pretrained(str(hubert_run))
     assert [len(codebook.centroids) for codebook in found.codebooks] == [12, 6]

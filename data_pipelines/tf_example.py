@@ -54,12 +54,18 @@ def encode_bytes(fields: Mapping[str, bytes]) -> bytes:
     return _field(1, b"".join(features))
 
 
-def decode_header(record: bytes) -> tuple[Header, int]:
-    """Inverse of `encode_header`, for a tf.Example that has these features in any order."""
+def decode_bytes(record: bytes) -> dict[str, memoryview]:
+    """Inverse of `encode_bytes`; of a feature that is one number the bytes that hold it."""
     values: dict[str, memoryview] = {}
     for entry in _messages(_only(memoryview(record))):
         name, feature = _messages(entry)
         values[bytes(name).decode()] = _only(_only(feature))
+    return values
+
+
+def decode_header(record: bytes) -> tuple[Header, int]:
+    """Inverse of `encode_header`, for a tf.Example that has these features in any order."""
+    values = decode_bytes(record)
     header = Header(
         track=bytes(values["track"]).decode(),
         start=_read_varint(values["start"], 0)[0],

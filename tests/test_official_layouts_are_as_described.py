@@ -262,6 +262,29 @@ def test_arousal_is_in_the_sound(sets):
     assert np.corrcoef(levels, [arousal for arousal, _ in labels.values()])[0, 1] > 0.7
 
 
+def test_techniques_are_in_the_sound(sets):
+    """What is breathed has a flatter spectrum than what is sung."""
+    folder, planted = sets
+    flatness: dict[str, list[float]] = {}
+    for file, technique in planted["vocalset"]["labels"]["vocalset_technique"].items():
+        power = np.abs(np.fft.rfft(soundfile.read(folder / "vocalset" / file)[0])[200:3000]) ** 2
+        flatness.setdefault(technique, []).append(float(np.exp(np.log(power).mean()) / power.mean()))
+    breathed = min(np.mean(flatness[technique]) for technique in ("breathy", "inhaled"))
+    assert breathed > 1.5 * max(np.mean(flatness[technique]) for technique in ("belt", "straight", "vibrato"))
+
+
+def test_tags_are_in_the_sound(sets):
+    """Tracks of which a tag says that there is a high voice have more of the spectrum in its register."""
+    folder, planted = sets
+    shares: dict[bool, list[float]] = {False: [], True: []}
+    for file, tags in planted["mtg_jamendo"]["labels"]["mtg_genre"].items():
+        wave, rate = soundfile.read(folder / "mtg_jamendo" / file)
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        frequency = np.fft.rfftfreq(len(wave), 1 / rate)
+        shares["genre---chanson" in tags].append(power[frequency > 440].sum() / power.sum())
+    assert np.mean(shares[True]) > np.mean(shares[False]) + 0.05
+
+
 def test_the_test_set_of_nsynth_repeats_a_waveform(sets):
     folder, planted = sets
     files = [file for file, what in planted["nsynth"]["defects"].items() if "several names" in what]

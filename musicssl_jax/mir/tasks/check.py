@@ -15,7 +15,7 @@ from musicssl_jax.errors import DONE, USER_ERROR, UserError, shortened
 from musicssl_jax.mir.tasks.listing import by_key, files_below, read_text
 from musicssl_jax.mir.tasks.sources import SOURCES, official_counts
 from musicssl_jax.mir.tasks.split_hash import split_sha256
-from musicssl_jax.mir.tasks.task import PARTS, ProtocolName, Task, TaskData
+from musicssl_jax.mir.tasks.task import PARTS, Part, ProtocolName, Task, TaskData
 
 State = Literal["ready", "incomplete", "unofficial", "faulty", "absent"]
 _MEANING = {
@@ -35,7 +35,7 @@ class TaskCheck:
     task: str
     data_set: str
     state: State
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[Part, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -125,12 +125,12 @@ def _difference(data: TaskData, task: Task, protocol: ProtocolName) -> str:
     return "" if listed == official else f"the lists here have {_said(listed)}; the official ones {_said(official)}"
 
 
-def _count(items: Iterable[Any]) -> dict[str, int]:
+def _count(items: Iterable[Any]) -> dict[Part, int]:
     counts = Counter(item.part for item in items)
     return {part: counts[part] for part in PARTS}
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _said(counts: Mapping[Part, int]) -> str:
     return "  ".join(f"{part} {counts[part]}" for part in PARTS)
 
 

@@ -87,7 +87,8 @@ def _train_and_valid(clone: Path) -> Iterator[Listed]:
             continue
         if cells["ID"] not in artists:
             raise UserError(f"{where}: song {cells['ID']} has no line in {metadata}; get both files anew")
-        part = parts[artists[cells["ID"]][0]]
+        valid = any(parts[artist] == "valid" for artist in artists[cells["ID"]])
+        part: Part = "valid" if valid else "train"
         yield Listed(cells["ID"], part, _key_number(where, cells["MANUAL KEY"]), cells["ID"])
 
 

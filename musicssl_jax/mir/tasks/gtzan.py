@@ -18,7 +18,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.tasks.assembly import Listed, assemble, recordings_of, shipped_lines
 from musicssl_jax.mir.tasks.listing import audio_below, by_key, data_set_folder, files_below, read_lines, read_text
 from musicssl_jax.mir.tasks.marble_manifests import read_manifests
-from musicssl_jax.mir.tasks.prepared import as_text, find_prepared, prepared_entries
+from musicssl_jax.mir.tasks.prepared import find_prepared, prepared_names
 from musicssl_jax.mir.tasks.task import Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -92,9 +92,8 @@ def recording_id(path: str) -> str | None:
 def _recordings(folder: Path) -> dict[str, Recording]:
     found = by_key(audio_below(folder), recording_id)
     if not found and (prepared := find_prepared(folder)):
-        entries = prepared_entries(prepared, "train", {"audio/filename": True})
-        ids = [(recording_id(as_text(record["audio/filename"])), number) for number, record in entries]
-        return {id: Recording(id, str(prepared), ("train", number)) for id, number in ids if id}
+        ids = map(recording_id, prepared_names(prepared, "train", "audio/filename"))
+        return {id: Recording(id, str(prepared), ("train", number)) for number, id in enumerate(ids) if id}
     return recordings_of(folder, found)
 
 
@@ -103,10 +102,10 @@ def _problem(id: str, recordings: dict[str, Recording]) -> str:
     if id != BROKEN or id not in recordings or recordings[id].entry is not None:
         return ""
     try:
-        soundfile.info(recordings[id].path)
+        readable = soundfile.info(recordings[id].path).frames > 0
     except soundfile.SoundFileError:
-        return "cannot be read, as in every copy from Kaggle"
-    return ""
+        readable = False
+    return "" if readable else "cannot be read, as in every copy from Kaggle"
 
 
 def _read_beats(path: Path) -> tuple[float, ...]:

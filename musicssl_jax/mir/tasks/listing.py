@@ -89,14 +89,15 @@ def _header_and_rows(
     path: Path, text: str, columns: Sequence[str], quoted: bool
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The delimiter is the one by which the header has the columns: cells of either kind contain the other."""
+    absent: list[list[str]] = []
     for delimiter in ("\t", ","):
         rows = _split(path, text, delimiter, quoted)
         _, header = next(rows, (0, []))
-        if all(column in header for column in columns):
+        absent.append([column for column in columns if column not in header])
+        if not absent[-1]:
             return header, rows
-    raise UserError(
-        f"{path}: its first line does not name the columns {shortened(columns)}; is this the original file?"
-    )
+    fewest = shortened(min(absent, key=len))
+    raise UserError(f"{path}: its first line names no column {fewest}; is this the original file?")
 
 
 def _split(path: Path, text: str, delimiter: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from musicssl_jax.errors import UserError
 from musicssl_jax.mir.tasks.assembly import Listed, assemble
 from musicssl_jax.mir.tasks.listing import audio_below, by_key, data_set_folder, read_text
-from musicssl_jax.mir.tasks.prepared import as_text, find_prepared, prepared_entries
+from musicssl_jax.mir.tasks.prepared import find_prepared, prepared_names
 from musicssl_jax.mir.tasks.task import PARTS, Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
 
 FAMILIES = (
@@ -81,8 +81,7 @@ def _note(entry: Any) -> Note:
 
 def _prepared(folder: Path, part: Part, recordings: dict[str, Recording]) -> Iterator[tuple[str, Note]]:
     """Notes of a prepared data set, whose ids say all: instrument, pitch and velocity."""
-    for number, record in prepared_entries(folder, part, {"id": True}):
-        id = as_text(record["id"])
+    for number, id in enumerate(prepared_names(folder, part, "id")):
         note = _NOTE.fullmatch(id)
         if note is None or int(note["pitch"]) >= len(PITCHES):
             raise UserError(f"{folder}: record {number} of {part} is named {id!r}, not <instrument>-<pitch>-<velocity>")

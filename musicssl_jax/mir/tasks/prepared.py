@@ -1,8 +1,6 @@
 """Data sets as TFDS prepares them, opened without TensorFlow."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -16,26 +14,20 @@ def find_prepared(folder: Path) -> Path | None:
     return info.parent if info and (info.parent / "features.json").is_file() else None
 
 
-def prepared_entries(folder: Path, split: str, features: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and `features` (names as for `tfds.decode.PartialDecoding`) of each record of a split.
+def prepared_names(folder: Path, split: str, feature: str) -> list[str]:
+    """The text `feature` of each record of a split, in their order.
 
     TFDS itself writes audio as `features.Audio`, which only TensorFlow reads; a data set prepared with a `Tensor` in
-    its place opens. Raises UserError: it does not open here, or has no such split or features.
+    its place opens. Every record is read as a whole. Raises UserError: it does not open here, or has no such split or
+    feature.
     """
     try:
-        source = tfds.builder_from_directory(folder).as_data_source(
-            split, decoders=tfds.decode.PartialDecoding(dict(features))
-        )
-        yield from enumerate(source)
+        source = tfds.builder_from_directory(folder).as_data_source(split)
+        return [record[feature].decode() for record in source]
     except ImportError as error:
         raise UserError(
             f"{folder}: TFDS reads this data set only with TensorFlow ({error}), which is never used here; "
             "put the original download beside it"
         ) from None
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        raise UserError(f"{folder}: not a data set with a split {split!r} that can be read here: {error}") from None
-
-
-def as_text(value: bytes | str) -> str:
-    """TFDS gives text as bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    except (ValueError, KeyError, AttributeError, NotImplementedError, OSError) as error:
+        raise UserError(f"{folder}: no split {split!r} with a text {feature!r} that opens here: {error}") from None

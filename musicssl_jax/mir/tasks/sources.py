@@ -5,7 +5,7 @@ Nothing here is fetched by any command: it is what `musicssl evaluate --check-da
 
 from typing import NamedTuple
 
-from musicssl_jax.mir.tasks.task import PARTS, ProtocolName
+from musicssl_jax.mir.tasks.task import PARTS, Part, ProtocolName
 
 
 class Source(NamedTuple):
@@ -129,11 +129,11 @@ _OFFICIAL = {
 }
 
 
-def official_counts(task: str, protocol: ProtocolName) -> dict[str, int] | None:
+def official_counts(task: str, protocol: ProtocolName) -> dict[Part, int] | None:
     """Recordings that the official lists have in each part, unusable ones among them. None: there are no lists."""
     if task not in _OFFICIAL:
         return None
-    counts = dict(zip(PARTS, _OFFICIAL[task], strict=True))
+    counts: dict[Part, int] = dict(zip(PARTS, _OFFICIAL[task], strict=True))
     if protocol == "marble-v1" and task.startswith("gtzan"):
         counts["train"] -= 1  # the recording that cannot be read is not in MARBLE's list
     return counts

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.mir.tasks.assembly import Listed, assemble, recordings_of, shipped_lines
 from musicssl_jax.mir.tasks.listing import audio_below, data_set_folder, find_file, read_lines
 from musicssl_jax.mir.tasks.task import PARTS, Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
@@ -94,22 +94,22 @@ def _read(data_dir: Path) -> tuple[Path, dict[str, Sung], tuple[str, ...]]:
     root = _root(folder)
     corrections = dict(line.rsplit(" ", 1) for line in shipped_lines("vocalset_names.txt"))
     sung: dict[str, Sung] = {}
-    nameless = []
+    strange = []
     for file in audio_below(root):
         *folders, name = file.rpartition(".")[0].split("/")
         technique = next((f for f in reversed(folders) if f in TECHNIQUES + OTHER_TECHNIQUES), None)
         singer = corrections.get(f"{technique} {name}") or _singer(name, folders)
-        if technique is None or singer == _LEFT_OUT:
+        if singer == _LEFT_OUT:
             continue
-        if singer not in SINGERS:
-            nameless.append(file)
+        if technique is None or singer not in SINGERS:
+            strange.append(file)
             continue
         id = f"{technique}/{name if name.startswith(f'{singer}_') else f'{singer}_{name}'}"
         sung.setdefault(id, Sung(technique, singer, str((root / file).relative_to(folder))))
     if not sung:
         raise UserError(f"{folder}: no <technique>/<singer>_*.wav below it; unpack VocalSet11.zip there")
-    notes = (f"{len(nameless)} recordings of nobody known left out: {nameless[0]} ...",) if nameless else ()
-    return folder, sung, notes
+    told = f"{len(strange)} recordings of no known technique or singer left out: {shortened(strange)}"
+    return folder, sung, (told,) if strange else ()
 
 
 def _root(folder: Path) -> Path:

@@ -1,0 +1,59 @@
+"""How probes are trained, by protocol."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from musicssl_jax.mir.tasks.task import ProtocolName
+
+Network = Literal["mlp", "linear"]
+
+RATES = (5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
+"""Of MARBLE v1's probes (its probe_m2v.sh)."""
+
+LARGE_ROWS = 50_000
+"""Rows of training from which `ours` takes larger batches and gives up half of the grid's probes at a time."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """hidden: units of an MLP's one hidden layer. dropout: of them. standardise: features by training rows' mean and
+    deviation. average: what is averaged over the rows of a unit. patience_rate: epochs without a better validation
+    score after which the rate is halved; patience_stop: after which a probe ends. halving: rounds in which the worse
+    half of the grid's probes is given up, after 1, 2, 4, ... epochs. rows_per_epoch, valid_rows: at most so many, drawn
+    anew each epoch and once; None: all. selection_seed: of the grid; seeds: of the chosen probe.
+    """
+
+    hidden: int = 512
+    dropout: float = 0.2
+    rates: tuple[float, ...] = RATES
+    batch: int = 64
+    epochs: int = 100
+    patience_rate: int = 3
+    patience_stop: int = 10
+    standardise: bool = True
+    average: Literal["probabilities", "logits"] = "probabilities"
+    halving: int = 0
+    rows_per_epoch: int | None = None
+    valid_rows: int | None = None
+    selection_seed: int = 1234
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+PROTOCOLS: dict[ProtocolName, Settings] = {
+    "ours": Settings(),
+    # MARBLE v1: no standardisation, mean of logits, patience 6 and 20 (GTZAN_base_config.yaml and others).
+    "marble-v1": Settings(standardise=False, average="logits", patience_rate=6, patience_stop=20),
+}
+
+
+def settings_for(protocol: ProtocolName, train_rows: int, *, seeds: int = 5, epochs: int = 100) -> Settings:
+    """A protocol's settings for a task of this size."""
+    settings = replace(PROTOCOLS[protocol], seeds=tuple(range(seeds)), epochs=epochs)
+    if protocol == "ours" and train_rows > LARGE_ROWS:
+        settings = replace(settings, batch=512, epochs=min(epochs, 50), halving=4)
+    return settings
+
+
+def for_frames(settings: Settings) -> Settings:
+    """The same for probes of single frames, of which there are hundreds of thousands."""
+    return replace(settings, batch=512, epochs=30, halving=3, rows_per_epoch=32_768, valid_rows=32_768)

@@ -15,8 +15,10 @@ COMMANDS = {
     "label": ("musicssl_jax.label", "labels of whole tracks, computed once, for dear targets"),
     "iterate": ("musicssl_jax.iterate", "musicHuBERT's two iterations, one after the other"),
     "convert": ("musicssl_jax.convert", "models to and from PyTorch: transformers folders, fairseq files"),
+    "evaluate": ("musicssl_jax.evaluate", "frozen encoders on 13 music tasks, in one table"),
     "embed": ("musicssl_jax.embed", "features of your audio files from a trained encoder"),
     "demo": ("musicssl_jax.demo", "synthetic music, a small run, probes: one screen of results"),
+    "demo-tasks": ("musicssl_jax.demo_tasks", "the 13 tasks on small synthetic data sets"),
     "doctor": ("musicssl_jax.doctor", "what this machine has, and what is missing for what"),
 }
 
@@ -41,7 +43,7 @@ def dispatch(argv: list[str]) -> int | None:
 
 
 def _help() -> str:
-    lines = [f"  {name:8} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:10} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(["usage: musicssl COMMAND [...]   (musicssl COMMAND --help: its options)", "", *lines])
 
 

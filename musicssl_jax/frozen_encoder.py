@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from musicssl_jax.embedding.batching import Batch, Track, Waveform, encode_windows
 from musicssl_jax.embedding.pooling import EveryFrame
 from musicssl_jax.embedding.windows import default_context
+from musicssl_jax.flops import encoder_flops
 from musicssl_jax.interop.pretrained import digest
 from musicssl_jax.models.conv_encoder import hop_and_receptive_field
 from musicssl_jax.models.encoder import (
@@ -102,6 +104,15 @@ class FrozenEncoder:
         """SHA-256 of its parameters."""
         named = jax.tree_util.tree_leaves_with_path(self._params)
         return digest({path_name(path): np.asarray(leaf) for path, leaf in named})
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of all that its outputs follow from: parameters, sizes, precision, rate, normalisation."""
+        return hashlib.sha256(repr((self.digest, self._config, self._normalize, self.sample_rate)).encode()).hexdigest()
+
+    def flops(self, samples: int) -> int:
+        """Of the forward pass over so many samples; a multiplication and an addition count as 2."""
+        return encoder_flops(self._config, samples)
 
     def times(self, frames: int) -> Float[np.ndarray, " frames"]:
         """Centres of the first `frames` frames in seconds."""

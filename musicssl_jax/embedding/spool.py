@@ -55,6 +55,12 @@ class Spool:
         while chunk := self._file.read(CHUNK_BYTES):
             yield chunk
 
+    def mapped(self) -> Float[np.ndarray, "layers rows width"]:
+        """The array as a read-only mapping, which stays valid when the spool is closed."""
+        if self.nbytes == 0:  # an empty file cannot be mapped
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self._file, self.dtype, mode="r", shape=self.shape)
+
     def close(self) -> None:
         self._file.close()
 

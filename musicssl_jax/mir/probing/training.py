@@ -86,8 +86,8 @@ def train_probes(
         active = _halved(active, scores, epoch, settings)
         if not len(active):
             break
-    answers, mix = bench.answers(best) if keep else (None, None)
-    return Trained(scores, best_epoch, epochs, losses, answers, mix)
+    kept = bench.answers(best) if keep else (None, None)
+    return Trained(scores, best_epoch, epochs, losses, *kept)
 
 
 def _halved(active: Int[np.ndarray, " A"], scores: np.ndarray, epoch: int, settings: Settings) -> np.ndarray:
@@ -133,7 +133,8 @@ class _Bench:
         self.labels, self.label_shift, self.label_scale = _row_labels(problem)
         on_cpu = jax.local_devices()[0].platform == "cpu"
         at_once = 1 if on_cpu else 64  # a CPU's caches hold one probe's state; accelerators want work
-        self.common = {"kind": problem.kind, "mixed": self.mixed, "at_once": at_once}
+        self.at_once = at_once
+        self.common: dict[str, Any] = {"kind": problem.kind, "mixed": self.mixed, "at_once": at_once}
 
     def initial(self) -> _State:
         width, outputs = self.problem.layers.width, self.problem.outputs
@@ -178,10 +179,10 @@ class _Bench:
         """The probes, those first that go on; the last one again until whole groups are full."""
         idle = np.setdiff1d(np.arange(len(self.probes)), active)
         order = np.concatenate([active, idle])
-        return np.pad(order, (0, -len(order) % self.common["at_once"]), mode="edge").astype(np.int32)
+        return np.pad(order, (0, -len(order) % self.at_once), mode="edge").astype(np.int32)
 
     def _groups(self, active: Int[np.ndarray, " A"]) -> int:
-        return -(-len(active) // self.common["at_once"])
+        return -(-len(active) // self.at_once)
 
     def score(self, answers: Float[np.ndarray, "units K"]) -> float:
         """Of validation units."""
@@ -193,8 +194,8 @@ class _Bench:
         """Of every unit that has rows (others NaN), by each probe as it was at its best epoch."""
         units = len(self.problem.part)
         out = np.full((len(self.probes), units, self.problem.outputs), np.nan, np.float32)
-        trained = sorted(best)
-        if not trained:
+        trained = np.array(sorted(best), int)
+        if not len(trained):
             return out, None
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[best[probe] for probe in trained])
         rows = self.problem.rows_of(TRAIN, VALID, TEST)
@@ -212,7 +213,7 @@ class _Bench:
         total = np.zeros((len(layer_of), units, self.problem.outputs), np.float64)
         size = min(self._rows_at_once(1), len(rows))
         order = np.pad(active, (0, len(layer_of) - len(active)), mode="edge")
-        order = np.pad(order, (0, -len(order) % self.common["at_once"]), mode="edge").astype(np.int32)
+        order = np.pad(order, (0, -len(order) % self.at_once), mode="edge").astype(np.int32)
         for first in range(0, len(rows), size):
             some, of_unit = rows[first : first + size], index[first : first + size]
             low, high = of_unit.min(), of_unit.max() + 1
@@ -374,7 +375,7 @@ def _each(one: Any, carried: Any, given: Any, order: Int[Array, " ordered"], gro
     return jax.lax.fori_loop(0, groups, group, carried)
 
 
-def _standardised(picked: Array, standards: tuple[Array, Array], layer: Array, mixed: bool) -> Float[Array, "..."]:
+def _standardised(picked: Any, standards: tuple[Array, Array], layer: Array, mixed: bool) -> Float[Array, "..."]:
     shift, scale = standards
     if mixed:
         return (picked.astype(jnp.float32) - shift[:, None]) * scale[:, None]

@@ -1,0 +1,251 @@
+"""Frozen encoders on the paper's 13 music tasks, in one table.
+
+    musicssl evaluate --checkpoint=RUN --data_dir=MIR --output=RESULTS [--tasks=gtzan_genre,nsynth_pitch]
+
+--data_dir holds the data sets as they are downloaded, a folder each (docs/tasks.md); nothing is ever downloaded.
+--check-data says what of them is there, --plan what a run will take, --compare A B C puts finished results side by
+side. Each recording goes through an encoder once; probes on the stored features are chosen on validation alone. Beside
+the checkpoints stand MFCC, chroma, mel statistics and the first checkpoint before its training. The same command again
+goes on where it was stopped. See docs/evaluate.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.encoder_io import RANDOM
+from musicssl_jax.errors import DONE, UserError
+from musicssl_jax.mir.contestants import Contestant, contaminations
+from musicssl_jax.mir.evaluation import Options, evaluate
+from musicssl_jax.mir.features import encoders
+from musicssl_jax.mir.features.plan import plan_features, plan_table
+from musicssl_jax.mir.features.user_function import user_function
+from musicssl_jax.mir.probed_task import NETWORKS
+from musicssl_jax.mir.report.results import read_results
+from musicssl_jax.mir.report.writing import compare, write_report
+from musicssl_jax.mir.tasks.catalogue import find_tasks
+from musicssl_jax.mir.tasks.check import check_data
+from musicssl_jax.mir.tasks.completeness import checked
+from musicssl_jax.mir.tasks.task import PROTOCOLS, Task, TaskData
+
+BASELINES = (*encoders.BASELINES, "random")
+
+
+def main(argv: list[str]) -> int:
+    flags = _parser().parse_args(argv)
+    if flags.compare:
+        print(
+            *compare({path: read_results(Path(path).expanduser()) for path in flags.compare}, _output(flags)), sep="\n"
+        )
+        return DONE
+    if not flags.data_dir:
+        raise UserError(
+            "--data_dir is missing: the folder that holds the data sets (--check-data says what goes there)"
+        )
+    tasks = find_tasks(flags.tasks)
+    if flags.check_data:
+        found = check_data(flags.data_dir, tasks, flags.protocol)
+        print(json.dumps(found.as_json(), indent=2) if flags.json else found.text())
+        return found.exit_code
+    if flags.plan:
+        _print_plan(flags, tasks)
+        return DONE
+    _evaluate(flags, tasks)
+    return DONE
+
+
+def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
+    output = _output(flags)
+    options = Options(
+        protocol=flags.protocol,
+        networks=flags.networks,
+        seeds=flags.seeds,
+        max_missing=flags.max_missing,
+        cache=flags.cache or output / "features",
+        output=output,
+        beat_layers=flags.beat_layers,
+    )
+    found = _found(flags, tasks)
+    contestants = _contestants(flags)
+    if not contestants:
+        raise UserError("nobody to evaluate: give --checkpoint, --encoder, --features, or --baselines")
+    contestants = contaminations(contestants, found, flags.pretraining_data, options.cache, say)
+    results = evaluate(contestants, found, options, say)
+    print(*write_report(results, output), sep="\n")
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr, results to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _found(flags: argparse.Namespace, tasks: Sequence[Task]) -> list[tuple[Task, TaskData]]:
+    """The tasks whose data are here, of `--tasks=all`; of tasks that are named, all."""
+    found = []
+    for task in tasks:
+        if flags.tasks.strip() == "all" and not (flags.data_dir / task.data_set).is_dir():
+            say(f"{task.name}: left out, {flags.data_dir / task.data_set} is not there (--check-data)")
+            continue
+        data = checked(task.read(flags.data_dir, flags.protocol), task, flags.max_missing)
+        for note in data.notes:
+            say(f"{task.name}: {note}")
+        found.append((task, data))
+    if not found:
+        raise UserError(
+            f"--data_dir={flags.data_dir}: none of the data sets is there (--check-data says what goes there)"
+        )
+    return found
+
+
+def _contestants(flags: argparse.Namespace) -> list[Contestant]:
+    """Those that are given, and the baselines."""
+    names = _baselines(flags.baselines)
+    contestants = []
+    loaded = {"precision": flags.precision, "download": flags.download}
+    for argument in flags.checkpoint:
+        name, path = _named(argument)
+        encoder = encoders.checkpoint(path, weights=flags.weights, **loaded)
+        trained = None if path.startswith(RANDOM) else 1
+        contestants.append(Contestant(name, dataclasses.replace(encoder, name=name), trained, path))
+    for argument in flags.encoder:
+        name, function = _named(argument)
+        contestants.append(Contestant(name, user_function(function)))
+    for argument in flags.features:
+        name, folder = _named(argument)
+        contestants.append(Contestant(name, Path(folder).expanduser()))
+    if "random" in names and flags.checkpoint:
+        name, path = _named(flags.checkpoint[0])
+        if not path.startswith(RANDOM):
+            contestants.append(Contestant(f"{name}, untrained", encoders.untrained(path, **loaded)))
+    contestants += [Contestant(encoders.BASELINES[n], encoders.baseline(n)) for n in names if n != "random"]
+    twice = {c.name for c in contestants if sum(other.name == c.name for other in contestants) > 1}
+    if twice:
+        raise UserError(f"{min(twice)} is there twice: give names, as --checkpoint=NAME=PATH")
+    return contestants
+
+
+def _named(argument: str) -> tuple[str, str]:
+    """(name, what it names) of NAME=WHAT, or WHAT by its own name."""
+    name, equals, what = argument.partition("=")
+    return (name, what) if equals and name and what else (argument.rstrip("/"), argument)
+
+
+def _baselines(text: str) -> tuple[str, ...]:
+    if text in ("all", "none"):
+        return BASELINES if text == "all" else ()
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in BASELINES:
+            raise UserError(f"--baselines: no baseline {name!r}; there are {', '.join(BASELINES)}, all and none")
+    return names
+
+
+def _print_plan(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
+    """Of every encoder that is given, for data that need not be here."""
+    here = {
+        task.name: task.read(flags.data_dir, flags.protocol)
+        for task in tasks
+        if (flags.data_dir / task.data_set).is_dir()
+    }
+    passes = []
+    for contestant in _contestants(flags):
+        if isinstance(contestant.source, Path):
+            continue
+        layers = range(contestant.source.layers) if flags.beat_layers is None else flags.beat_layers
+        passes += plan_features(contestant.source, tasks, flags.protocol, here, tuple(layers))
+    print(json.dumps([one.to_json() for one in passes], indent=2) if flags.json else plan_table(passes))
+
+
+def _output(flags: argparse.Namespace) -> Path:
+    if not flags.output:
+        raise UserError("--output is missing: the folder of results and report")
+    return flags.output
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="musicssl evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = parser.add_argument_group("what is asked")
+    data.add_argument("--data_dir", type=_folder, metavar="MIR", help="folder of the data sets")
+    data.add_argument("--tasks", default="all", help="names with commas between, or all that are there (default)")
+    data.add_argument("--protocol", choices=PROTOCOLS, default="ours", help="default %(default)s; see docs/tasks.md")
+    data.add_argument(
+        "--max_missing",
+        type=float,
+        default=0.05,
+        help="share of any part of a task's recordings that may be missing (default .05)",
+    )
+    who = parser.add_argument_group("who is asked")
+    who.add_argument(
+        "--checkpoint", nargs="+", action="extend", default=[], metavar="PATH", help="as musicssl embed takes"
+    )
+    who.add_argument(
+        "--encoder",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="(waveform, rate) -> (layers, frames, dims) of your own",
+    )
+    who.add_argument(
+        "--features", nargs="+", action="extend", default=[], metavar="DIR", help="features that were made elsewhere"
+    )
+    who.add_argument("--baselines", default="all", help="mfcc, chroma, mel, random, with commas, all (default) or none")
+    who.add_argument("--weights", choices=("student", "teacher"), default="student", help="of data2vec")
+    who.add_argument("--precision", choices=("float32", "bfloat16"), help="of matrix products")
+    who.add_argument("--download", action="store_true", help="fetch an hf:OWNER/NAME that is not on this machine")
+    how = parser.add_argument_group("how")
+    how.add_argument("--output", type=_folder, metavar="RESULTS", help="folder of results and report")
+    how.add_argument("--cache", type=_folder, metavar="DIR", help="folder of the features (default RESULTS/features)")
+    how.add_argument("--seeds", type=_count, default=5, help="of the chosen probe (default %(default)s)")
+    how.add_argument(
+        "--networks", type=_networks, default=NETWORKS, help="mlp, linear, knn; the first is the table's (default: all)"
+    )
+    how.add_argument("--beat_layers", type=_layers, help="whose frames are kept for beats, as 0,6,12 (default: all)")
+    how.add_argument(
+        "--pretraining_data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DATA",
+        help="shards that checkpoints were trained on, to find evaluation music in them (default: what a run says)",
+    )
+    instead = parser.add_argument_group("instead of evaluating")
+    instead.add_argument("--check-data", "--check_data", action="store_true", help="say what of the data is there")
+    instead.add_argument("--plan", action="store_true", help="say what it will take")
+    instead.add_argument("--compare", nargs="+", metavar="RESULTS", help="one report of several results")
+    instead.add_argument("--json", action="store_true", help="--check-data, --plan: as JSON")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _count(text: str) -> int:
+    if not 1 <= (count := int(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: want 1 to 100")
+    return count
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    layers = tuple(sorted({int(part) for part in text.split(",")}))
+    if layers[0] < 0:
+        raise argparse.ArgumentTypeError(f"{text}: want numbers from 0 with commas between")
+    return layers
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if set(names) - set(NETWORKS) or names[0] == "knn":
+        raise argparse.ArgumentTypeError(f"{text}: want some of mlp, linear and knn, and not knn first")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,163 @@
+"""One task by one encoder's window features: from examples to scores of the test part."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from musicssl_jax.errors import UserError
+from musicssl_jax.mir.features.store import Layers
+from musicssl_jax.mir.metrics import main_score, score
+from musicssl_jax.mir.probing.neighbours import nearest_neighbours
+from musicssl_jax.mir.probing.problem import TEST, VALID, Problem, blank_test
+from musicssl_jax.mir.probing.selection import Outcome, choose_and_train
+from musicssl_jax.mir.probing.settings import Settings
+from musicssl_jax.mir.report.results import Chosen
+from musicssl_jax.mir.tasks.task import PARTS, Example, Task
+from musicssl_jax.shapes import Int, Shaped
+
+Say = Callable[[str], None]
+
+NETWORKS = ("mlp", "linear", "knn")
+
+
+class Features(Protocol):
+    """What gives a task its features: a `FeatureStore`, or `PrecomputedFeatures`."""
+
+    rejected: dict[str, str]
+
+    def layers_for(self, recordings: Sequence[str]) -> Layers: ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a result is made of. recording, group, truth: of the test units; the fields of `TaskResult` of their names.
+    outputs (seeds, units, K): of the first network; f: for beats instead."""
+
+    recording: np.ndarray
+    group: np.ndarray
+    scores: dict[str, dict[str, list[float]]]
+    chosen: dict[str, Chosen]
+    layer_names: tuple[str, ...]
+    layer_scores_valid: dict[str, list[float]]
+    seconds: float
+    truth: np.ndarray | None = None
+    outputs: np.ndarray | None = None
+    f: np.ndarray | None = None
+    layer_weights: tuple[float, ...] | None = None
+    confusion: list[list[int]] | None = None
+
+
+def probe_task(
+    task: Task,
+    unit: str,
+    examples: Sequence[Example],
+    features: Features,
+    settings: Settings,
+    networks: Sequence[str],
+    say: Say,
+) -> Answers:
+    """Probes of every network on the examples' features; unit: "recording" or "window", as in `tasks.Protocol`.
+
+    Raises UserError: validation cannot tell probes apart.
+    """
+    began = time.monotonic()
+    layers = features.layers_for([example.recording for example in examples])
+    owner = np.arange(len(examples)) if unit == "recording" else layers.recording  # of each unit its example
+    part = np.array([PARTS.index(example.part) for example in examples])[owner]
+    truth = labels_of(task, examples)[owner]
+    problem = Problem(
+        layers=layers,
+        unit=layers.recording if unit == "recording" else np.arange(layers.rows),
+        part=part,
+        labels=blank_test(truth, part, task.kind),  # type: ignore[arg-type]
+        kind=task.kind,  # type: ignore[arg-type]
+        outputs=len(task.outputs),
+        score=functools.partial(_validation_score, task),
+    )
+    check_validation(task, truth[part == VALID])
+    outcomes = {network: _outcome(problem, settings, network, say) for network in networks}
+    test = np.flatnonzero(part == TEST)
+    main = outcomes[networks[0]]
+    outputs = main.answers[:, test]
+    names = np.array([example.recording for example in examples])
+    groups = np.array([example.group for example in examples])
+    mixing = outcomes.get("mlp", main)
+    return Answers(
+        recording=names[owner][test],
+        group=groups[owner][test],
+        truth=truth[test],
+        outputs=outputs,
+        scores={
+            name: scores_of_seeds(task, truth[test], outcome.answers[:, test]) for name, outcome in outcomes.items()
+        },
+        chosen={name: chosen_of(name, outcome) for name, outcome in outcomes.items()},
+        layer_names=max((outcome.choices for outcome in outcomes.values()), key=len),
+        layer_scores_valid={name: list(outcome.grid.max(axis=1)) for name, outcome in outcomes.items()},
+        layer_weights=None if mixing.mix is None else tuple(map(float, mixing.mix)),
+        confusion=_confusion(task, truth[test], outputs),
+        seconds=time.monotonic() - began,
+    )
+
+
+def labels_of(task: Task, examples: Sequence[Example]) -> Shaped[np.ndarray, "n ..."]:
+    """(n,) class numbers, (n, K) tags as 0 or 1, or (n, K) numbers."""
+    if task.kind == "class":
+        return np.array([example.label for example in examples])
+    if task.kind == "numbers":
+        return np.array([example.label for example in examples], np.float32)
+    tags = np.zeros((len(examples), len(task.outputs)), np.float32)
+    for row, example in zip(tags, examples, strict=True):
+        row[list(example.label)] = 1
+    return tags
+
+
+def check_validation(task: Task, truth: Shaped[np.ndarray, "n ..."]) -> None:
+    """UserError: no probe could be better than another on these labels."""
+    if task.kind == "tags" and not np.any((truth.min(axis=0) < 0.5) & (truth.max(axis=0) > 0.5)):
+        raise UserError(f"{task.name}: no tag of its valid part is on some recordings and not on others")
+    if task.kind == "numbers" and len(truth) < 2:
+        raise UserError(f"{task.name}: its valid part has one recording, of which R² is nothing")
+
+
+def scores_of_seeds(task: Task, truth: Any, answers: Iterable[Any]) -> dict[str, list[float]]:
+    """Every metric, of each seed; NaN where a probe has diverged."""
+    of_seeds = [_scores(task, truth, answer) for answer in answers]
+    names = max(of_seeds, key=len) if of_seeds else {}
+    return {name: [scores.get(name, float("nan")) for scores in of_seeds] for name in names or {task.metric: 0.0}}
+
+
+def chosen_of(network: str, outcome: Outcome) -> Chosen:
+    """Layer, rate (of kNN none) and mean validation score over seeds."""
+    rate = None if network == "knn" else float(outcome.rate)
+    return Chosen(outcome.layer, rate, float(np.mean(outcome.valid_scores)))
+
+
+def _outcome(problem: Problem, settings: Settings, network: str, say: Say) -> Outcome:
+    if network == "knn":
+        return nearest_neighbours(problem, say=say)
+    return choose_and_train(problem, settings, network, say=say)  # type: ignore[arg-type]
+
+
+def _validation_score(task: Task, truth: np.ndarray, answers: np.ndarray) -> float:
+    return main_score(task, _as_known(task, truth), answers)
+
+
+def _scores(task: Task, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+    return score(task, _as_known(task, truth), answers) if np.isfinite(answers).all() else {}
+
+
+def _as_known(task: Task, truth: np.ndarray) -> np.ndarray:
+    return truth > 0.5 if task.kind == "tags" else truth
+
+
+def _confusion(task: Task, truth: Int[np.ndarray, " n"], outputs: np.ndarray) -> list[list[int]] | None:
+    """Of the seeds' mean answer."""
+    if task.kind != "class":
+        return None
+    answers = outputs.mean(axis=0).argmax(axis=1)
+    return confusion_matrix(truth, answers, labels=np.arange(len(task.outputs))).tolist()

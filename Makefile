@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 # Arguments for pytest: make test PYTEST="-k resume"
 PYTEST ?=
 
-.PHONY: demo test test-long lint types format clean
+.PHONY: demo demo-tasks test test-long lint types format clean
 
 demo: $(VENV)/.core
 	$(BIN)/python -m musicssl_jax.demo
+
+demo-tasks: $(VENV)/.core
+	$(BIN)/python -m musicssl_jax.demo_tasks
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST)

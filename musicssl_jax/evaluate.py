@@ -25,7 +25,7 @@ from musicssl_jax.mir.features import encoders
 from musicssl_jax.mir.features.plan import plan_features, plan_table
 from musicssl_jax.mir.features.user_function import user_function
 from musicssl_jax.mir.probed_task import NETWORKS
-from musicssl_jax.mir.report.results import read_results
+from musicssl_jax.mir.report.results import TaskResult, read_results
 from musicssl_jax.mir.report.writing import compare, write_report
 from musicssl_jax.mir.tasks.catalogue import find_tasks
 from musicssl_jax.mir.tasks.check import check_data
@@ -38,24 +38,35 @@ BASELINES = (*encoders.BASELINES, "random")
 def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     if flags.compare:
-        print(
-            *compare({path: read_results(Path(path).expanduser()) for path in flags.compare}, _output(flags)), sep="\n"
-        )
+        print(*compare(_by_encoder(flags.compare), _output(flags)), sep="\n")
         return DONE
     if not flags.data_dir:
-        raise UserError(
-            "--data_dir is missing: the folder that holds the data sets (--check-data says what goes there)"
-        )
+        raise UserError("--data_dir is missing: the folder of the data sets (--check-data says what goes there)")
     tasks = find_tasks(flags.tasks)
     if flags.check_data:
         found = check_data(flags.data_dir, tasks, flags.protocol)
         print(json.dumps(found.as_json(), indent=2) if flags.json else found.text())
-        return found.exit_code
+        if found.exit_code:
+            waiting = [check.task for check in found.tasks if check.state != "ready"]
+            raise UserError(f"--check-data: {', '.join(waiting) or 'files with wrong hashes'}: see above")
+        return DONE
     if flags.plan:
         _print_plan(flags, tasks)
         return DONE
     _evaluate(flags, tasks)
     return DONE
+
+
+def _by_encoder(folders: Sequence[str]) -> dict[str, list[TaskResult]]:
+    """The results of every encoder in the folders; of baselines only where there is nothing else in a folder."""
+    by_name: dict[str, list[TaskResult]] = {}
+    for folder in folders:
+        results = read_results(Path(folder).expanduser())
+        trained = [result for result in results if result.encoder.kind not in ("baseline", "random")]
+        for name in sorted({result.encoder.name for result in trained or results}):
+            key = name if name not in by_name else f"{name} in {folder}"
+            by_name[key] = [result for result in results if result.encoder.name == name]
+    return by_name
 
 
 def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:

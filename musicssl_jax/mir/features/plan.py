@@ -132,8 +132,10 @@ def _plan_pass(
         window_count=count,
         gigabytes=2 * values / 1e9,
         speed=speeds[size],
-        hours_on={"this machine": seconds / speeds[size] / 3600}
-        | {name: _hours_on(name, representation, size, count, hours) for name in ACCELERATORS},
+        hours_on={
+            "this machine": seconds / speeds[size] / 3600,
+            **{name: _hours_on(name, representation, size, count, hours) for name in ACCELERATORS},
+        },
     )
 
 

@@ -13,19 +13,19 @@ from musicssl_jax.shapes import Array, Float, Key, Shaped
 Params = dict[str, Array]
 
 
-def init_probe(key: Key[Array, ""], width: int, hidden: int | None, outputs: int, mixed_layers: int) -> Params:
+def init_probe(seed: int, width: int, hidden: int | None, outputs: int, mixed_layers: int) -> dict[str, np.ndarray]:
     """Weights of an MLP with one hidden layer, or of a linear probe (hidden None), and the logits of a weighted sum of
     layers, which begins as their mean.
 
     Uniform in +-1 / sqrt(inputs), as PyTorch's Linear, whose probes the field has.
     """
-    params: Params = {"mix": jnp.zeros(mixed_layers)} if mixed_layers else {}
+    random = np.random.default_rng(seed)
+    params = {"mix": np.zeros(mixed_layers, np.float32)} if mixed_layers else {}
     sizes = (width, outputs) if hidden is None else (width, hidden, outputs)
     for index, (inputs, size) in enumerate(itertools.pairwise(sizes)):
-        kernel_key, bias_key = jax.random.split(jax.random.fold_in(key, index))
         limit = 1 / np.sqrt(inputs)
-        params[f"kernel{index}"] = jax.random.uniform(kernel_key, (inputs, size), minval=-limit, maxval=limit)
-        params[f"bias{index}"] = jax.random.uniform(bias_key, (size,), minval=-limit, maxval=limit)
+        params[f"kernel{index}"] = random.uniform(-limit, limit, (inputs, size)).astype(np.float32)
+        params[f"bias{index}"] = random.uniform(-limit, limit, size).astype(np.float32)
     return params
 
 

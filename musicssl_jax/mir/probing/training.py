@@ -98,6 +98,11 @@ def _halved(active: Int[np.ndarray, " A"], scores: np.ndarray, epoch: int, setti
     return np.sort(active[order[: (len(active) + 1) // 2]])
 
 
+def probes_at_once() -> int:
+    """Side by side in one operation: a CPU's caches hold one probe's state, accelerators want work."""
+    return 1 if jax.local_devices()[0].platform == "cpu" else 32
+
+
 class _State(NamedTuple):
     """Of all probes in the program, stacked."""
 
@@ -131,18 +136,14 @@ class _Bench:
         self.maps = {layer: problem.layers.layer(layer) for layer in self.layers}
         self.shift, self.scale = self._standards()
         self.labels, self.label_shift, self.label_scale = _row_labels(problem)
-        on_cpu = jax.local_devices()[0].platform == "cpu"
-        at_once = 1 if on_cpu else 64  # a CPU's caches hold one probe's state; accelerators want work
-        self.at_once = at_once
-        self.common: dict[str, Any] = {"kind": problem.kind, "mixed": self.mixed, "at_once": at_once}
+        self.at_once = probes_at_once()
+        self.common: dict[str, Any] = {"kind": problem.kind, "mixed": self.mixed, "at_once": self.at_once}
 
     def initial(self) -> _State:
         width, outputs = self.problem.layers.width, self.problem.outputs
         mixed = len(self.layers) if self.mixed else 0
-        # By seed and rate's place: probes of a seed begin alike, whatever else is trained beside them.
-        keys = jax.vmap(jax.random.key)(jnp.asarray([probe.seed for probe in self.probes]))
-        init = functools.partial(init_probe, width=width, hidden=self.hidden, outputs=outputs, mixed_layers=mixed)
-        params = jax.vmap(init)(keys)
+        begun = {seed: init_probe(seed, width, self.hidden, outputs, mixed) for seed in self.seeds}
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(begun[probe.seed] for probe in self.probes))
         return _State(params, jax.vmap(_ADAM.init)(params))
 
     def epoch(
@@ -276,7 +277,7 @@ _ADAM = optax.scale_by_adam()
 
 
 @jax.jit
-def _keys(seeds: Int[Array, " P"], epoch: int, chunk: int) -> Key[Array, " P"]:
+def _keys(seeds: Int[Array, " P"], epoch: int | Array, chunk: int | Array) -> Key[Array, " P"]:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), chunk))(seeds)
 
 
@@ -287,7 +288,7 @@ def _train_chunk(
     standards: tuple[Array, Array],
     probes: tuple[Array, Array, Array, Key[Array, " P"]],
     order: Int[Array, " ordered"],
-    groups: int,
+    groups: int | Array,
     *,
     kind: Kind,
     dropout: float,
@@ -333,7 +334,7 @@ def _unit_sums(
     layer_of: Int[Array, " P"],
     rows: tuple[Int[Array, " N"], Float[Array, " N"]],
     order: Int[Array, " ordered"],
-    groups: int,
+    groups: int | Array,
     *,
     units: int,
     kind: Kind,
@@ -357,7 +358,7 @@ def _unit_sums(
         return _each(one, empty, (params, layer_of), order, groups, at_once)
 
 
-def _each(one: Any, carried: Any, given: Any, order: Int[Array, " ordered"], groups: int, at_once: int) -> Any:
+def _each(one: Any, carried: Any, given: Any, order: Int[Array, " ordered"], groups: int | Array, at_once: int) -> Any:
     """`carried` after one(its row, the row of `given`) for the probes of the first `groups` x `at_once` in `order`.
 
     `groups` is a value of the program, not of its shape: who has stopped costs nothing, and nothing is compiled again.

@@ -1,0 +1,98 @@
+"""Layers, rates and epochs are chosen by validation; test labels are out of reach of whatever chooses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from probing_fixtures import QUICK, Stack, planted, score_on_test
+from sklearn.neighbors import KNeighborsClassifier
+
+from musicssl_jax.mir.probing.neighbours import nearest_neighbours
+from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Problem, blank_test
+from musicssl_jax.mir.probing.selection import choose_and_train
+from musicssl_jax.mir.probing.training import MIXED, Probe, train_probes
+
+
+@pytest.mark.parametrize("kind", ["class", "tags", "numbers"])
+@pytest.mark.parametrize("network", ["mlp", "linear"])
+def test_what_a_layer_knows_is_found_in_that_layer(kind, network):
+    problem, truth = planted(kind, knows=(1,))
+    outcome = choose_and_train(problem, QUICK, network)
+    assert outcome.layer in ("1", "weighted")
+    assert min(score_on_test(problem, truth, answers) for answers in outcome.answers) > 0.95
+    assert outcome.grid.shape == (4, len(QUICK.rates))
+
+
+@pytest.mark.parametrize(("kind", "chance", "off"), [("class", 0.25, 0.2), ("tags", 0.3, 0.2), ("numbers", 0.0, 0.3)])
+def test_noise_gives_chance(kind, chance, off):
+    problem, truth = planted(kind, knows=())
+    outcome = choose_and_train(problem, QUICK, "mlp")
+    for answers in outcome.answers:
+        assert abs(score_on_test(problem, truth, answers) - chance) < off
+
+
+def test_a_layer_that_wins_on_test_alone_is_not_chosen():
+    """Layer 0 says the label in train and test and nothing in validation; layer 2 is fair everywhere, but noisy."""
+    problem, truth = planted("class", knows=(0, 2), noise=1.2, rows=1)
+    values = problem.layers.values.copy()
+    random = np.random.default_rng(1)
+    labels = np.eye(problem.outputs)[truth] @ np.linalg.qr(random.normal(size=(24, 24)))[0][: problem.outputs]
+    values[0] = 6 * labels
+    values[0, problem.part == VALID] = random.normal(size=(np.sum(problem.part == VALID), 24))
+    problem = dataclasses.replace(problem, layers=Stack(values))
+    outcome = choose_and_train(problem, QUICK, "linear")
+    assert outcome.layer != "0"
+    on_test_alone = train_probes(problem, [Probe(0, 1e-2, 0)], QUICK, None, keep=False)
+    assert on_test_alone.scores[0] < outcome.valid_scores.min()
+    assert nearest_neighbours(problem).layer != "0"
+
+
+def test_labels_of_test_units_have_to_be_blank():
+    problem, truth = planted("class")
+    with pytest.raises(ValueError, match="have to be blank"):
+        dataclasses.replace(problem, labels=truth)
+    with pytest.raises(ValueError, match="no row in part 1"):
+        dataclasses.replace(problem, part=np.where(problem.part == VALID, TEST, problem.part), labels=np.full(240, -1))
+
+
+def test_test_labels_do_not_reach_a_problem():
+    part = np.array([TRAIN, VALID, TEST])
+    np.testing.assert_array_equal(blank_test(np.array([3, 1, 2]), part, "class"), [3, 1, -1])
+    numbers = blank_test(np.array([[1.0], [2.0], [3.0]]), part, "numbers")
+    assert numbers[:2, 0].tolist() == [1, 2] and np.isnan(numbers[2, 0])
+
+
+def test_a_weighted_sum_leans_on_the_layer_that_knows():
+    problem, truth = planted("class", layers=4, knows=(3,), noise=1.0)
+    settings = dataclasses.replace(QUICK, epochs=60, patience_stop=60, rates=(1e-2,))
+    trained = train_probes(problem, [Probe(MIXED, 1e-2, 0)], settings, None, keep=True)
+    assert trained.mix.shape == (1, 3)  # of layers 1 to 3
+    np.testing.assert_allclose(trained.mix.sum(), 1, rtol=1e-5)
+    assert trained.mix[0].argmax() == 2
+    assert score_on_test(problem, truth, trained.answers[0]) > 0.9
+
+
+def test_neighbours_agree_with_scikit_learns():
+    problem, truth = planted("class", rows=1, noise=2.0, knows=(1,))
+    outcome = nearest_neighbours(problem)
+    values = problem.layers.layer(int(outcome.layer)).astype(np.float32)
+    train, test = problem.part == TRAIN, problem.part == TEST
+    standard = (values - values[train].mean(axis=0)) / values[train].std(axis=0)
+    theirs = KNeighborsClassifier(int(outcome.rate), metric="cosine").fit(standard[train], truth[train])
+    agree = theirs.predict(standard[test]) == outcome.answers[0, test].argmax(axis=1)
+    assert agree.mean() > 0.97  # equal shares are broken differently
+
+
+def test_units_without_rows_have_no_answer():
+    problem, _ = planted("class", rows=1)
+    more = Problem(
+        problem.layers,
+        problem.unit,
+        np.append(problem.part, TEST),
+        np.append(problem.labels, -1),
+        "class",
+        problem.outputs,
+        problem.score,
+    )
+    trained = train_probes(more, [Probe(1, 1e-2, 0)], QUICK, None, keep=True)
+    assert np.isnan(trained.answers[0, -1]).all() and np.isfinite(trained.answers[0, :-1]).all()

@@ -73,7 +73,7 @@ def test_marks_say_what_cannot_be_trusted(report):
     assert "† recordings of this task were heard" in text
     assert "‡ another protocol" in text
     assert "¹ one pretraining seed" in text and "² how many" not in text
-    assert "could not be obtained" in text
+    assert "could not be obtained" in text and "mean of the two that are printed" in text
 
 
 def test_scores_that_are_not_numbers_are_dashes(report):

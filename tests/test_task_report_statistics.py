@@ -96,6 +96,28 @@ def test_false_alarms_are_as_rare_as_they_should_be():
     assert np.mean([difference(*pair).p < 0.05 for pair in pairs]) < 0.1
 
 
+def test_few_groups_are_not_overrated():
+    singers = np.repeat(np.arange(5), 20).astype(str)
+    a, b = answers(np.tile(np.arange(20) < 10, 5), singers), answers(np.tile(np.arange(20) < 12, 5), singers, "b")
+    assert difference(a, b).low > 0 and difference(a, b).p > 0.05  # a sign test of five gives 0.06 at best
+    rng, songs, p, held = np.random.default_rng(4), np.arange(8).repeat(10).astype(str), [], 0
+    for _ in range(300):
+        right = rng.random((2, 80)) < np.repeat(rng.uniform(0.3, 0.9, (2, 8)), 10, axis=1)
+        a, b = (answers(r, songs) for r in right)
+        gain = difference(a, b)
+        p.append(gain.p)
+        held += gain.low <= 0 <= gain.high
+    assert np.mean(np.array(p) < 0.05) < 0.065 and held / 300 > 0.935  # 0.083 and 0.917 by plain percentiles
+
+
+def test_the_interval_and_p_agree():
+    songs, rng = np.arange(12).astype(str), np.random.default_rng(5)
+    for _ in range(60):
+        gain = difference(answers(rng.random(12) < 0.3, songs), answers(rng.random(12) < 0.7, songs, "b"))
+        if abs(gain.p - 0.05) > 0.01:
+            assert (gain.p < 0.05) == (gain.low > 0 or gain.high < 0)
+
+
 @pytest.mark.parametrize("task", ["gtzan_genre", "mtt_top50", "emomusic", "gtzan_beats", "giantsteps_key"])
 def test_every_kind_of_task_has_an_interval_around_its_score(task):
     result = made_up_result(task, skill=2.0, units=60, groups=30)

@@ -175,9 +175,12 @@ def _r2_of_draw(truth: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> 
 
 @lru_cache
 def _key_scores(keys: tuple[str, ...], descending: bool) -> Float[np.ndarray, "true answered"]:
-    # Releases of mir_eval up to 0.8 know ascending fifths alone; a fifth below is the same pair the other way round.
-    ascending = np.array([[mir_eval.key.weighted_score(true, answer) for answer in keys] for true in keys], np.float64)
-    return np.where(ascending.T == _FIFTH, _FIFTH, ascending) if descending else ascending
+    # mir_eval 0.8 counts ascending fifths alone, and has no option; its default is to change. Hence not left to it.
+    scores = np.array([[mir_eval.key.weighted_score(true, answer) for answer in keys] for true in keys], np.float64)
+    fifths = (scores == _FIFTH) | (scores.T == _FIFTH)
+    tonics = np.array([mir_eval.key.split_key_string(key)[0] for key in keys])
+    above = (tonics - tonics[:, None]) % 12 == 7
+    return np.where(fifths, _FIFTH * (above | descending), scores)
 
 
 def _balanced_accuracy(truth: np.ndarray, answers: np.ndarray) -> float:

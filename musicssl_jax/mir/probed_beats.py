@@ -7,12 +7,13 @@ of its frames on validation; the beats of the test part are then decoded from th
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 from musicssl_jax.mir.beat_decoding import decode_beats, pick_peaks
-from musicssl_jax.mir.features.store import FeatureStore, Frames
+from musicssl_jax.mir.features.store import Frames
 from musicssl_jax.mir.metrics import per_track_f, score
 from musicssl_jax.mir.probed_task import Answers, Say
 from musicssl_jax.mir.probing.problem import TEST, Problem, blank_test
@@ -24,6 +25,13 @@ from musicssl_jax.shapes import Float, Int
 
 NEIGHBOUR = 0.5
 """Target of the frames beside a beat's, as MARBLE v1 widens targets; the beat's own is 1."""
+
+
+@runtime_checkable
+class FramesByLayer(Protocol):
+    """What gives frames: a `FeatureStore`."""
+
+    def frames_for(self, recordings: Sequence[str], layer: int) -> Frames: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class _OneLayer:
 def probe_beats(
     task: Task,
     examples: Sequence[Example],
-    store: FeatureStore,
+    store: FramesByLayer,
     layers: Sequence[int],
     settings: Settings,
     networks: Sequence[str],
@@ -97,7 +105,7 @@ def beat_targets(beats: Sequence[float], times: Float[np.ndarray, " T"]) -> Floa
     return targets
 
 
-def _frames(store: FeatureStore, examples: Sequence[Example], layer: int) -> Frames:
+def _frames(store: FramesByLayer, examples: Sequence[Example], layer: int) -> Frames:
     return store.frames_for([example.recording for example in examples], layer)
 
 
@@ -121,7 +129,7 @@ def _final(
     network: str,
     grid: Float[np.ndarray, "layers rates"],
     examples: Sequence[Example],
-    store: FeatureStore,
+    store: FramesByLayer,
     layers: Sequence[int],
     settings: Settings,
 ) -> tuple[Chosen, list[list[np.ndarray]], list[list[np.ndarray]]]:

@@ -4,7 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -18,13 +18,14 @@ from musicssl_jax.mir.probing.selection import Outcome, choose_and_train
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.mir.report.results import Chosen
 from musicssl_jax.mir.tasks.task import PARTS, Example, Task
-from musicssl_jax.shapes import Int, Shaped
+from musicssl_jax.shapes import Shaped
 
 Say = Callable[[str], None]
 
 NETWORKS = ("mlp", "linear", "knn")
 
 
+@runtime_checkable
 class Features(Protocol):
     """What gives a task its features: a `FeatureStore`, or `PrecomputedFeatures`."""
 
@@ -155,7 +156,7 @@ def _as_known(task: Task, truth: np.ndarray) -> np.ndarray:
     return truth > 0.5 if task.kind == "tags" else truth
 
 
-def _confusion(task: Task, truth: Int[np.ndarray, " n"], outputs: np.ndarray) -> list[list[int]] | None:
+def _confusion(task: Task, truth: np.ndarray, outputs: np.ndarray) -> list[list[int]] | None:
     """Of the seeds' mean answer."""
     if task.kind != "class":
         return None

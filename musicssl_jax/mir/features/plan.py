@@ -1,5 +1,6 @@
 """What the features of some tasks will take, before anything runs: audio, windows, disk, hours."""
 
+import itertools
 import math
 import os
 import time
@@ -36,6 +37,7 @@ where only lengths of clips are given (29.1, 30, 120, 45 and 4 s) the product. V
 LARGEST: Mapping[str, tuple[int, float]] = {"mtg_jamendo": (55525, 3764.0)}
 """Of the union of a data set's tasks; elsewhere its largest task has all recordings of the others."""
 
+THIS_MACHINE = "this machine"
 ACCELERATORS = ("NVIDIA A100", "NVIDIA H100", "TPU v5 lite")
 PEAK_SHARE = 0.3
 DECODE_SPEED = 400.0
@@ -43,10 +45,10 @@ HOST_CORES = 16
 ASSUMPTIONS = (
     f"accelerators: one device at {PEAK_SHARE:.0%} of its bfloat16 peak (data sheet), or the decoding of {HOST_CORES} "
     f"cores at {DECODE_SPEED:.0f} x real time each, whichever takes longer",
-    "sizes of data sets that are not here: as published",
+    "*: size as published, not of what is here; GB: kept on the disk, where a task's are twice while it is probed",
 )
 
-_MEASURE_SECONDS = 3.0
+_MEASURE_SECONDS = 2.0
 _MEASURED_FILES = 200
 
 
@@ -104,12 +106,7 @@ def _plan_pass(
     speeds: dict[int, float],
 ) -> Pass:
     windows = tasks[0].protocols[protocol].windows
-    from_files = all(task.name in found for task in tasks)
-    if from_files:
-        every = {id: recording for task in tasks for id, recording in found[task.name].recordings.items()}
-        recordings, hours = len(every), hours_of(list(every.values()))
-    else:
-        recordings, hours = _published(tasks)
+    recordings, hours, from_files = _audio(tasks, found)
     rate = representation.sample_rate
     mean = math.ceil(hours * 3600 * rate / max(1, recordings))  # samples of a recording
     used = np.diff(used_part(np.empty(mean, np.int16), rate, windows._replace(trim_silence=False)))[0]
@@ -133,10 +130,19 @@ def _plan_pass(
         gigabytes=2 * values / 1e9,
         speed=speeds[size],
         hours_on={
-            "this machine": seconds / speeds[size] / 3600,
+            THIS_MACHINE: seconds / speeds[size] / 3600,
             **{name: _hours_on(name, representation, size, count, hours) for name in ACCELERATORS},
         },
     )
+
+
+def _audio(tasks: Sequence[Task], found: Mapping[str, TaskData]) -> tuple[int, float, bool]:
+    """Recordings, hours, and whether they are those of what is here."""
+    if all(task.name in found for task in tasks):
+        every = {id: recording for task in tasks for id, recording in found[task.name].recordings.items()}
+        if hours := hours_of(list(every.values())):
+            return len(every), hours, True
+    return *_published(tasks), False
 
 
 def _published(tasks: Sequence[Task]) -> tuple[int, float]:
@@ -182,27 +188,41 @@ def _hours_on(name: str, representation: Representation, size: int, count: int, 
 
 
 def plan_table(passes: Sequence[Pass]) -> str:
-    """The passes and their sums, for people."""
-    columns = ("data set", "tasks", "hours", "windows", "GB", f"this machine ({os.cpu_count()} cores)", *ACCELERATORS)
-    rows = [
-        [
-            f"{one.data_set} {one.windows}",
-            ",".join(one.tasks),
-            f"{one.hours_of_audio:.4g}" + ("" if one.from_files else " (published)"),
-            str(one.window_count),
-            f"{one.gigabytes:.2f}",
-            f"{_time(one.hours_on['this machine'])} ({one.speed:.0f} x)",
-            *(_time(one.hours_on[name]) for name in ACCELERATORS),
-        ]
-        for one in passes
+    """The passes of each encoder and their sums, for people."""
+    machine = f"this machine ({os.cpu_count()} cores)"
+    rows = [["data set", "tasks", "hours", "windows", "GB", machine, *ACCELERATORS]]
+    for encoder, of_encoder in itertools.groupby(passes, key=lambda one: one.encoder):
+        some = list(of_encoder)
+        rows += [[encoder], *(_row(one) for one in some), _sums("all", some)]
+    if len({one.encoder for one in passes}) > 1:
+        rows.append(_sums("all of all", passes))
+    table = [row for row in rows if len(row) > 1]  # the others are titles
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return "\n".join([*lines, *ASSUMPTIONS])
+
+
+def _row(one: Pass) -> list[str]:
+    return [
+        f"{one.data_set} {one.windows}",
+        ",".join(one.tasks),
+        f"{one.hours_of_audio:.4g}" + ("" if one.from_files else "*"),
+        str(one.window_count),
+        f"{one.gigabytes:.2f}",
+        f"{_time(one.hours_on[THIS_MACHINE])} ({one.speed:.0f} x)",
+        *(_time(one.hours_on[name]) for name in ACCELERATORS),
     ]
-    totals = {name: _sum([one.hours_on[name] for one in passes]) for name in ("this machine", *ACCELERATORS)}
-    hours, gigabytes = sum(one.hours_of_audio for one in passes), sum(one.gigabytes for one in passes)
-    count = sum(one.window_count for one in passes)
-    rows.append(["all", "", f"{hours:.4g}", str(count), f"{gigabytes:.2f}", *map(_time, totals.values())])
-    widths = [max(len(row[column]) for row in [columns, *rows]) for column in range(len(columns))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [columns, *rows]]
-    return "\n".join([*(line.rstrip() for line in lines), *ASSUMPTIONS])
+
+
+def _sums(name: str, passes: Sequence[Pass]) -> list[str]:
+    return [
+        name,
+        "",
+        f"{sum(one.hours_of_audio for one in passes):.4g}",
+        str(sum(one.window_count for one in passes)),
+        f"{sum(one.gigabytes for one in passes):.2f}",
+        *(_time(_sum([one.hours_on[device] for one in passes])) for device in (THIS_MACHINE, *ACCELERATORS)),
+    ]
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musicssl_jax.embedding.shared_folder import make_folder
 from musicssl_jax.embedding.spool import Spool
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.mir.features.parts import Parts
@@ -122,8 +123,10 @@ def assembled(folder: Path | None, contents: Iterable[Content], counts: list[int
     """The layers of recordings that have `counts` windows, from what comes in any order.
 
     The array is in a file without a name in `folder`, by default where temporary files are.
-    Raises UserError: the disk is full.
+    Raises UserError: the folder cannot be written, or the disk is full.
     """
+    if folder is not None:
+        make_folder(folder)
     offsets = np.cumsum([0, *counts])
     start, end = np.empty((2, offsets[-1]))
     spool = Spool(folder or Path(tempfile.gettempdir()), layers, int(offsets[-1]), width, "float16")

@@ -28,7 +28,7 @@ def published_rows() -> list[PublishedRow]:
 
 def published_notes() -> list[str]:
     """What must be said wherever the rows are shown."""
-    return [_content()[name] for name in ("note", "not_obtained", "beats_note")]
+    return [_content()[name] for name in ("note", "not_obtained", "beats_note", "emotion_note")]
 
 
 def printed_main_score(row: PublishedRow, task: str, metric: str) -> float | None:

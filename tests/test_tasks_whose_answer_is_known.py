@@ -8,6 +8,7 @@ import pytest
 
 from data_pipelines.musicbox.official_layouts import write_task_sets
 from musicssl_jax.mir.features.store import Frames, Layers
+from musicssl_jax.mir.metrics import weighted_main_score
 from musicssl_jax.mir.probed_beats import beat_targets, probe_beats
 from musicssl_jax.mir.probed_task import labels_of, probe_task
 from musicssl_jax.mir.probing.settings import Settings
@@ -61,6 +62,10 @@ def test_features_that_are_the_label_are_perfect_and_noise_is_chance(name, data_
     unit = task.protocols["ours"].unit
     answers = probe_task(task, unit, examples, Known(recordings, 4 * shown), QUICK, ("linear",), lambda _: None)
     assert answers.scores["linear"][task.metric][0] > 0.97
+    once = np.ones(len(answers.recording), int)  # what the report resamples is what was scored
+    assert weighted_main_score(task, answers.truth, answers.outputs[0], once) == pytest.approx(
+        answers.scores["linear"][task.metric][0], abs=1e-6
+    )
     noise = np.random.default_rng(0).normal(size=(len(examples), 16))
     answers = probe_task(task, unit, examples, Known(recordings, noise), QUICK, ("linear",), lambda _: None)
     low, high = CHANCE[task.metric]

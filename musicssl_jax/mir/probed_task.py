@@ -91,7 +91,7 @@ def probe_task(
     return Answers(
         recording=names[owner][test],
         group=groups[owner][test],
-        truth=truth[test],
+        truth=_as_known(task, truth[test]),
         outputs=outputs,
         scores={
             name: scores_of_seeds(task, truth[test], outcome.answers[:, test]) for name, outcome in outcomes.items()

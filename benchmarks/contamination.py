@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from contamination_fixtures import CODECS, RATE, build_music, kbit_per_second, musicbox, sequenced, write_copy
 
 from data_pipelines.decode import to_pcm16
-from musicssl_jax.mir.contamination.alignment import align, emphasised
+from musicssl_jax.mir.contamination.alignment import _SAME, _SAME_STEADY, RUN, align, emphasised, telling
 from musicssl_jax.mir.contamination.index import PLACE_BITS, Index, Part, ensure_index
 from musicssl_jax.mir.contamination.landmarks import FRAME_SECONDS, HOP, at_rate, fingerprint
 from musicssl_jax.mir.contamination.matching import _WINDOW, Match, Undecided, _candidates, _query, _stretch, find_match
@@ -41,8 +41,10 @@ def main() -> None:
     parser.add_argument("--excerpts", type=int, default=60)
     parser.add_argument("--hours", type=float, default=1000.0)
     flags = parser.parse_args()
-    print(f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, Python {platform.python_version()}, ")
-    print(f"numpy {np.__version__}, libsndfile {soundfile.__libsndfile_version__}")
+    print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"libsndfile {soundfile.__libsndfile_version__}"
+    )
     tracks = musicbox(range(flags.tracks // 2), SECONDS)
     pieces = {f"sequencer-{family}-{n}": sequenced(n, family, 30.0) for family in FAMILIES for n in range(60)}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +121,9 @@ def coded(cut: np.ndarray, codec: str, folder: Path) -> tuple[np.ndarray, int, f
 
 
 def false_matches(index: Index, others: dict[str, np.ndarray], what: str, against: int) -> None:
-    """Whole searches, and how near the best proposals of each came: votes, and the correlation of 2.5 s in a row."""
+    """Whole searches, and how near the best proposals of each came: votes, and the correlation of 2.5 s in a row as a
+    share of what a match needs.
+    """
     matches, votes, correlations = 0, [], []
     started = time.process_time()
     for waveform in others.values():
@@ -130,17 +134,18 @@ def false_matches(index: Index, others: dict[str, np.ndarray], what: str, agains
         emphasis = emphasised(low)
         proposed = [*_candidates(index, _query(low))]
         votes.append(max((c.votes for c in proposed), default=0))
-        best = [-1.0]
+        best = [0.0]
         for candidate in proposed:
             part = emphasis[candidate.window * HOP :][: _WINDOW * HOP]
             split, track, frame = index.locate(candidate.start)
             found = align(part, _stretch(index, split, track, frame * HOP, len(part))).correlation
-            best += [float(found[n : n + 4].min()) for n in range(len(found) - 3)]
+            found = found / np.where(telling(part), _SAME, _SAME_STEADY)
+            best += [float(found[n : n + RUN].min()) for n in range(len(found) - RUN + 1)]
         correlations.append(max(best))
     print(
         f"false: {what}: {matches} of {len(others)} 30 s excerpts found in {against} tracks "
         f"({len(others) * against} pairs); votes median {np.median(votes):.0f}, most {max(votes)}; "
-        f"correlation of 2.5 s in a row median {np.median(correlations):.2f}, most {max(correlations):.2f}; "
+        f"share of the correlation needed median {np.median(correlations):.2f}, most {max(correlations):.2f}; "
         f"{seconds:.2f} CPU-s a search"
     )
 

@@ -73,6 +73,7 @@ def protocol_id(task: Task, settings: Settings, protocol: ProtocolName) -> str:
             f"{protocol} {VERSION}",
             f"windows {windows_name(of_task.windows)}",
             f"answers by {of_task.unit}",
+            *([f"the best of {', '.join(of_task.ensembles)} on validation"] if of_task.ensembles else []),
             "features standardised on train" if settings.standardise else "features as they are",
             f"mean of {settings.average}",
             f"batches of {settings.batch}, at most {settings.epochs} epochs, patience {settings.patience_rate} and "
@@ -177,8 +178,8 @@ def _evaluate_task(
     if task.kind == "beats":
         answers = probe_beats(task, examples, got, layers, settings, options.networks, say)  # type: ignore[arg-type]
     else:
-        unit = task.protocols[options.protocol].unit
-        answers = probe_task(task, unit, examples, got, settings, options.networks, say)
+        protocol = task.protocols[options.protocol]
+        answers = probe_task(task, protocol, examples, got, settings, options.networks, say)
     return _result(contestant, task, data, examples, answers, features.sha256, split, settings, options)
 
 

@@ -6,13 +6,13 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import mir_eval
 import numpy as np
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
-from musicssl_jax.mir.tasks.task import Task
+from musicssl_jax.mir.tasks.task import Ensemble, Task
 from musicssl_jax.shapes import Bool, Float, Int, Shaped
 
 WINDOW = 0.07
@@ -116,7 +116,7 @@ def per_track_f(
 def ensemble(
     window_outputs: Float[np.ndarray, "rows outputs"],
     recording: Int[np.ndarray, "rows"],
-    how: Literal["mean", "vote", "max", "gmean"],
+    how: Ensemble,
 ) -> Float[np.ndarray, "recordings outputs"]:
     """Outputs of recordings, by rising number, from probabilities of their windows.
 

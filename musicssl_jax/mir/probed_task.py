@@ -1,23 +1,25 @@
 """One task by one encoder's window features: from examples to scores of the test part."""
 
+import dataclasses
 import functools
 import time
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, runtime_checkable
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from musicssl_jax.errors import UserError
 from musicssl_jax.mir.features.store import Layers
-from musicssl_jax.mir.metrics import main_score, score
+from musicssl_jax.mir.metrics import ensemble, main_score, score
 from musicssl_jax.mir.probing.neighbours import nearest_neighbours
 from musicssl_jax.mir.probing.problem import TEST, VALID, Problem, blank_test
 from musicssl_jax.mir.probing.selection import Outcome, choose_and_train
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.mir.report.results import Chosen
-from musicssl_jax.mir.tasks.task import PARTS, Example, Task
+from musicssl_jax.mir.tasks.task import PARTS, Example, Protocol, Task
 from musicssl_jax.shapes import Shaped
 
 Say = Callable[[str], None]
@@ -26,7 +28,7 @@ NETWORKS = ("mlp", "linear", "knn")
 
 
 @runtime_checkable
-class Features(Protocol):
+class Features(typing.Protocol):
     """What gives a task its features: a `FeatureStore`, or `PrecomputedFeatures`."""
 
     rejected: dict[str, str]
@@ -55,25 +57,26 @@ class Answers:
 
 def probe_task(
     task: Task,
-    unit: str,
+    protocol: Protocol,
     examples: Sequence[Example],
     features: Features,
     settings: Settings,
     networks: Sequence[str],
     say: Say,
 ) -> Answers:
-    """Probes of every network on the examples' features; unit: "recording" or "window", as in `tasks.Protocol`.
+    """Probes of every network on the examples' features.
 
     Raises UserError: validation cannot tell probes apart.
     """
     began = time.monotonic()
     layers = features.layers_for([example.recording for example in examples])
-    owner = np.arange(len(examples)) if unit == "recording" else layers.recording  # of each unit its example
+    by_window = protocol.unit == "window" or bool(protocol.ensembles)
+    owner = layers.recording if by_window else np.arange(len(examples))  # of each unit its example
     part = np.array([PARTS.index(example.part) for example in examples])[owner]
     truth = labels_of(task, examples)[owner]
     problem = Problem(
         layers=layers,
-        unit=layers.recording if unit == "recording" else np.arange(layers.rows),
+        unit=np.arange(layers.rows) if by_window else layers.recording,
         part=part,
         labels=blank_test(truth, part, task.kind),  # type: ignore[arg-type]
         kind=task.kind,  # type: ignore[arg-type]
@@ -82,6 +85,10 @@ def probe_task(
     )
     check_validation(task, truth[part == VALID])
     outcomes = {network: _outcome(problem, settings, network, say) for network in networks}
+    if protocol.ensembles:
+        _, first = np.unique(owner, return_index=True)
+        outcomes = {name: _joined(task, outcome, owner, part, truth, protocol) for name, outcome in outcomes.items()}
+        owner, part, truth = owner[first], part[first], truth[first]
     test = np.flatnonzero(part == TEST)
     main = outcomes[networks[0]]
     outputs = main.answers[:, test]
@@ -136,6 +143,20 @@ def chosen_of(network: str, outcome: Outcome) -> Chosen:
     """Layer, rate (of kNN none) and mean validation score over seeds."""
     rate = None if network == "knn" else float(outcome.rate)
     return Chosen(outcome.layer, rate, float(np.mean(outcome.valid_scores)))
+
+
+def _joined(
+    task: Task, outcome: Outcome, owner: np.ndarray, part: np.ndarray, truth: np.ndarray, protocol: Protocol
+) -> Outcome:
+    """With one answer a recording, of each seed by the ensemble that is best on validation."""
+    _, first = np.unique(owner, return_index=True)
+    valid = part[first] == VALID
+    joined = []
+    for answers in outcome.answers:
+        ways = [ensemble(answers, owner, how) for how in protocol.ensembles]
+        scores = [_validation_score(task, truth[first][valid], way[valid]) for way in ways]
+        joined.append(ways[int(np.argmax(scores))])
+    return dataclasses.replace(outcome, answers=np.stack(joined))
 
 
 def _outcome(problem: Problem, settings: Settings, network: str, say: Say) -> Outcome:

@@ -8,7 +8,7 @@ from scipy import fft
 from scipy.signal import butter, sosfilt
 
 from musicssl_jax.mir.contamination.landmarks import RATE
-from musicssl_jax.shapes import Bool, Float
+from musicssl_jax.shapes import Bool, Float, Int
 
 PAD = 512
 """Samples by which a stretch may be off, either way."""
@@ -17,7 +17,9 @@ SECOND, STEP = RATE, RATE // 2
 RUN = 4
 """Windows in a row that must be the same, 2.5 s."""
 
-_SAME, _SAME_STEADY = 0.8, 0.97  # correlation; copies at 64 kbit/s have .93 and more (docs/contamination.md)
+# Correlations; copies at 64 kbit/s have .93 and more (docs/contamination.md). What is not telling proves nothing by
+# being alike: it has to be nearly equal.
+_SAME, _SAME_STEADY = 0.8, 0.97
 _FINE = 2  # lags to a sample
 _DRIFT = 8  # samples from one window to the next
 _AT_A_TIME = 64  # windows
@@ -91,9 +93,11 @@ def align(recording: Float[np.ndarray, " n"], stretch: Float[np.ndarray, " m"]) 
     columns = zip((np.zeros(0), np.zeros(0)), *(_correlate(*pair) for pair in pairs), strict=True)
     correlation, lag = (np.concatenate(column) for column in columns)
     correlation = correlation * sounding(recording)
-    same = _in_runs(correlation >= _SAME, lag)
-    if same.any():
-        same = _in_runs(correlation >= np.where(telling(recording), _SAME, _SAME_STEADY), lag)
+    same = np.zeros(len(lag), bool)
+    if runs := _runs(correlation >= _SAME, lag):
+        certain = correlation >= np.where(telling(recording), _SAME, _SAME_STEADY)
+        for run in runs:
+            same[run] = bool(_runs(certain[run], lag[run]))
     return Alignment(same, correlation, lag)
 
 
@@ -111,10 +115,8 @@ def _correlate(
     return correlations.max(axis=1), correlations.argmax(axis=1) / _FINE - PAD
 
 
-def _in_runs(same: Bool[np.ndarray, " windows"], lag: Float[np.ndarray, " windows"]) -> Bool[np.ndarray, " windows"]:
-    """Those of `same` that stand in a row of RUN whose lags hardly move."""
+def _runs(same: Bool[np.ndarray, " windows"], lag: Float[np.ndarray, " windows"]) -> list[Int[np.ndarray, " _"]]:
+    """Those of `same` that stand in a row of RUN, or more, whose lags hardly move."""
     breaks = np.flatnonzero(np.abs(np.diff(lag)) > _DRIFT) + 1
-    out = np.zeros(len(same), bool)
-    for row in np.split(np.arange(len(same)), np.union1d(breaks, np.flatnonzero(np.diff(same)) + 1)):
-        out[row] = len(row) >= RUN and same[row[0]]
-    return out
+    rows = np.split(np.arange(len(same)), np.union1d(breaks, np.flatnonzero(np.diff(same)) + 1))
+    return [row for row in rows if len(row) >= RUN and same[row[0]]]

@@ -139,7 +139,9 @@ TASKS = (
         protocols={
             "ours": Protocol(Windows(30.0, min_seconds=15.0)),
             # v1 cuts clips first, drops what is shorter, and normalises each of them.
-            "marble-v1": Protocol(Windows(30.0, min_seconds=30.0, normalize="window")),
+            "marble-v1": Protocol(
+                Windows(30.0, min_seconds=30.0, normalize="window"), ensembles=("vote", "max", "gmean", "mean")
+            ),
         },
         read=read,
     ),

@@ -60,6 +60,10 @@ class TaskData:
     notes: tuple[str, ...] = ()
 
 
+Ensemble = Literal["mean", "vote", "max", "gmean"]
+"""How probabilities of windows become a recording's."""
+
+
 class Windows(NamedTuple):
     """How a recording is cut: windows of `seconds` that follow on each other, each encoded alone.
 
@@ -80,11 +84,13 @@ class Windows(NamedTuple):
 class Protocol:
     """How a task is run: everything that changes scores and is not the encoder.
 
-    unit: whether a recording gets one answer, the mean over its windows, or every window its own.
+    unit: whether a recording gets one answer, the mean over its windows, or every window its own. ensembles: instead of
+    the mean, those ways to one answer of which validation chooses.
     """
 
     windows: Windows
     unit: Literal["recording", "window"] = "recording"
+    ensembles: tuple[Ensemble, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ the best of them by its median counts. All sides run in turns in one process; ra
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -64,6 +65,8 @@ def main(argv: list[str]) -> None:
     settings = Settings(epochs=options.epochs, patience_rate=10**6, patience_stop=10**6, standardise=False)
     sides = [Side("ours", lambda: ours(problem, settings))]
     if options.peer == "torch":
+        # Threads that spin at PyTorch's barriers take the cores from whatever else runs.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from benchmarks.probe_torch import Peer
 
         peer = Peer(problem, settings)
@@ -73,11 +76,12 @@ def main(argv: list[str]) -> None:
             for how in ("one by one", "batched")
             for threads in options.peer_threads
         ]
-    times = measure(sides, options.repeats)
+    times, cpu = measure(sides, options.repeats)
     medians = np.median(times, axis=0)
-    print(machine())
-    for side, column, median in zip(sides, times.T, medians, strict=True):
-        print(f"{side.name}: {median:.2f} s ({', '.join(f'{seconds:.2f}' for seconds in column)})")
+    print(machine(options.peer))
+    for side, column, median, spent in zip(sides, times.T, medians, np.median(cpu, axis=0), strict=True):
+        each = ", ".join(f"{seconds:.2f}" for seconds in column)
+        print(f"{side.name}: {median:.2f} s ({each}), of processors {spent:.2f} s")
     if options.whole:
         print(whole(problem))
     if len(sides) > 1:
@@ -121,15 +125,15 @@ def check_losses(problem: Problem, settings: Settings, peer: Any) -> None:
     print(f"losses of {len(mine)} probes over 2 epochs agree to {off:.0e} of their first epoch's")
 
 
-def measure(sides: list[Side], repeats: int) -> np.ndarray:
-    """Seconds (repeats, sides); the order changes from turn to turn, the first turn warms up."""
-    times = np.zeros((repeats + 1, len(sides)))
+def measure(sides: list[Side], repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """(seconds, CPU seconds), (repeats, sides) each; the order changes from turn to turn, the first turn warms up."""
+    times, cpu = np.zeros((2, repeats + 1, len(sides)))
     for turn in range(repeats + 1):
         for place in range(len(sides))[:: 1 if turn % 2 else -1]:
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), time.process_time()
             sides[place].train()
-            times[turn, place] = time.perf_counter() - began
-    return times[1:]
+            times[turn, place], cpu[turn, place] = time.perf_counter() - began, time.process_time() - spent
+    return times[1:], cpu[1:]
 
 
 def whole(problem: Problem) -> str:

@@ -61,9 +61,9 @@ class Peer:
             features = torch.einsum("l,lbd->bd", params["mix"].softmax(dim=0), self.values[1:, rows])
         else:
             features = self.values[layer, rows]
-        hidden = torch.relu(torch.addmm(params["bias0"], features, params["kernel0"]))
+        hidden = torch.relu(torch.nn.functional.linear(features, params["kernel0"], params["bias0"]))
         hidden = torch.nn.functional.dropout(hidden, dropout, training=dropout > 0)
-        return torch.addmm(params["bias1"], hidden, params["kernel1"])
+        return torch.nn.functional.linear(hidden, params["kernel1"], params["bias1"])
 
     def _batched(self, settings: Settings) -> None:
         """All layers of a rate at once, their products batched; the weighted sums one by one."""
@@ -87,6 +87,6 @@ class Peer:
             self._one(None, rate, settings)
 
     def _batched_logits(self, params: dict, rows: torch.Tensor, dropout: float) -> torch.Tensor:
-        hidden = torch.relu(torch.baddbmm(params["bias0"][:, None], self.values[:, rows], params["kernel0"]))
+        hidden = torch.relu(torch.baddbmm(params["bias0"][:, None], self.values[:, rows], params["kernel0"].mT))
         hidden = torch.nn.functional.dropout(hidden, dropout, training=dropout > 0)
-        return torch.baddbmm(params["bias1"][:, None], hidden, params["kernel1"])
+        return torch.baddbmm(params["bias1"][:, None], hidden, params["kernel1"].mT)

@@ -9,11 +9,12 @@ import optax
 import pytest
 from probing_fixtures import QUICK, planted
 
-from musicssl_jax.mir.probing import training
+from musicssl_jax.mir.probing import feed, training
 from musicssl_jax.mir.probing.network import answer, init_probe, loss_of
-from musicssl_jax.mir.probing.problem import TRAIN, VALID
-from musicssl_jax.mir.probing.settings import LARGE_ROWS, settings_for
+from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID
+from musicssl_jax.mir.probing.settings import LARGE_ROWS, MARBLE_PATIENCE, settings_for
 from musicssl_jax.mir.probing.training import MIXED, Probe, train_probes
+from musicssl_jax.mir.tasks.catalogue import TASKS
 
 PROBES = [Probe(layer, rate, seed) for layer in (0, 1, 2) for rate in (1e-3, 3e-2) for seed in (5, 6)]
 # Two programs that add up in other orders; over some epochs Adam makes more of it.
@@ -48,7 +49,7 @@ def test_chunks_do_not_change_batches(probes, monkeypatch):
     problem, _ = planted("class", units=300)
     still = dataclasses.replace(QUICK, dropout=0.0, epochs=6)
     whole = train_probes(problem, probes, still, 16, keep=True)
-    monkeypatch.setattr(training, "CHUNK_BYTES", 70 * 24 * 2)
+    monkeypatch.setattr(feed, "CHUNK_BYTES", 70 * 24 * 2)
     in_pieces = train_probes(problem, probes, still, 16, keep=True)
     np.testing.assert_allclose(whole.losses, in_pieces.losses, **SAME)
     np.testing.assert_allclose(whole.answers, in_pieces.answers, **SAME)
@@ -83,7 +84,7 @@ def _plain_loop(problem, probe, settings):
     moments = adam.init(params)
 
     def loss(params, rows):
-        logits = answer(params, jnp.asarray(values[rows]), 0.0, None)
+        logits = answer(params, jnp.asarray(values[rows]))
         return loss_of("class", logits, jnp.asarray(problem.labels[rows]), jnp.ones(len(rows)))
 
     rate, stale, scores, losses = probe.rate, 0, [], []
@@ -98,7 +99,7 @@ def _plain_loop(problem, probe, settings):
             of_batches.append(float(value))
         losses.append(np.mean(of_batches))
         valid = problem.part == VALID
-        logits = np.asarray(answer(params, jnp.asarray(values[valid]), 0.0, None))
+        logits = np.asarray(answer(params, jnp.asarray(values[valid])))
         score = float(np.mean(logits.argmax(axis=1) == problem.labels[valid]))
         stale = 0 if not scores or score > max(scores) * (1 + 1e-4) else stale + 1
         scores.append(score)
@@ -121,10 +122,18 @@ def test_a_probe_that_diverges_is_never_the_best():
     problem, _ = planted("numbers")
     trained = train_probes(problem, [Probe(1, 1e-2, 0), Probe(1, 1e30, 0)], QUICK, 16, keep=True)
     assert np.isfinite(trained.scores[0]) and trained.scores[1] == -np.inf
-    assert np.isfinite(trained.answers[0]).all() and np.isnan(trained.answers[1]).all()
+    of_test = trained.answers[:, problem.part == TEST]
+    assert np.isfinite(of_test[0]).all() and np.isnan(of_test[1]).all()
 
 
 def test_a_large_task_has_settings_of_its_own():
     small, large = (settings_for("ours", rows) for rows in (LARGE_ROWS, LARGE_ROWS + 1))
     assert (small.batch, small.halving) == (64, 0) and large.batch > 64 and large.halving > 0
     assert settings_for("marble-v1", 10**6).batch == 64 and not settings_for("marble-v1", 10).standardise
+
+
+def test_marbles_patience_is_that_of_its_configs():
+    assert set(MARBLE_PATIENCE) < set(TASKS)
+    of = lambda *given, **more: settings_for(*given, **more)  # noqa: E731
+    key, genre, ours = of("marble-v1", 9, task="giantsteps_key"), of("marble-v1", 9, task="gtzan_genre"), of("ours", 9)
+    assert [(s.patience_rate, s.patience_stop) for s in (key, genre, ours)] == [(5, 20), (6, 20), (3, 10)]

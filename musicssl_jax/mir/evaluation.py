@@ -137,7 +137,8 @@ def _by_audio(found: Sequence[tuple[Task, TaskData]], protocol: ProtocolName) ->
 
 def _settings(task: Task, data: TaskData, options: Options) -> Settings:
     train = sum(example.part == "train" for example in data.examples)
-    return settings_for(options.protocol, train, seeds=options.seeds, epochs=EPOCHS.get(task.data_set, 100))
+    epochs = EPOCHS.get(task.data_set, 100)
+    return settings_for(options.protocol, train, task=task.name, seeds=options.seeds, epochs=epochs)
 
 
 def _finished(

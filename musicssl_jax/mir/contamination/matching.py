@@ -18,8 +18,8 @@ from musicssl_jax.shapes import Float, Int, Int16
 
 MIN_SECONDS = 3.0
 """Of a recording, to be looked for."""
-MIN_HASHES, MIN_TELLING = 12, 2
-"""Different ones in a recording, and seconds that are not one steady tone, to be looked for."""
+MIN_HASHES, MIN_TELLING = 12, 1
+"""Different ones in a recording, and windows that are not one steady tone, to be looked for."""
 
 _WINDOW, _WINDOW_STEP = 313, 156  # frames, 10 and 5 s, over which agreement is counted
 _CELL, _CELL_VOTES = 16, 5  # frames, and what they count for at most: one chord in common is no piece in common

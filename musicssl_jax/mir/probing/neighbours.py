@@ -25,7 +25,7 @@ def nearest_neighbours(problem: Problem, *, say: Callable[[str], None] = lambda 
     train, valid = (np.unique(problem.unit[problem.rows_of(part)]) for part in (TRAIN, VALID))
     if len(train) > MOST_TRAINING:
         train = np.sort(np.random.default_rng(0).choice(train, MOST_TRAINING, replace=False))
-    everyone = np.unique(problem.unit[problem.rows_of(TRAIN, VALID, TEST)])
+    asked = np.unique(problem.unit[problem.rows_of(VALID, TEST)])
     counts = [k for k in COUNTS if k <= len(train)]
     known = _targets(problem)[train]
     say(f"knn: {problem.layers.count} layers, k of {', '.join(map(str, counts))}")
@@ -37,7 +37,7 @@ def nearest_neighbours(problem: Problem, *, say: Callable[[str], None] = lambda 
     best, which = map(int, np.unravel_index(np.argmax(grid), grid.shape))
     features = _features(problem, best, train)
     out = np.full((1, len(problem.part), problem.outputs), np.nan, np.float32)
-    out[0, everyone] = _answers(features[train], known, features[everyone], [counts[which]])[0]
+    out[0, asked] = _answers(features[train], known, features[asked], [counts[which]])[0]
     return Outcome(
         choices=tuple(map(str, range(problem.layers.count))),
         grid=grid,
@@ -77,7 +77,9 @@ def _answers(
     out = [np.empty((len(asked), known.shape[1]), np.float32) for _ in counts]
     for first in range(0, len(asked), _BLOCK):
         likeness = asked[first : first + _BLOCK] @ train.T
-        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, : max(counts)]
+        near = np.argpartition(-likeness, max(counts) - 1, axis=1)[:, : max(counts)]
+        order = np.argsort(-np.take_along_axis(likeness, near, axis=1), axis=1, kind="stable")
+        nearest = np.take_along_axis(near, order, axis=1)
         for answer, k in zip(out, counts, strict=True):
             answer[first : first + _BLOCK] = known[nearest[:, :k]].mean(axis=1)
     return out

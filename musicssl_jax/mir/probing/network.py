@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from musicssl_jax.mir.probing.problem import Kind
-from musicssl_jax.shapes import Array, Float, Key, Shaped
+from musicssl_jax.shapes import Array, Bool, Float, Shaped
 
 Params = dict[str, Array]
 
@@ -17,33 +17,35 @@ def init_probe(seed: int, width: int, hidden: int | None, outputs: int, mixed_la
     """Weights of an MLP with one hidden layer, or of a linear probe (hidden None), and the logits of a weighted sum of
     layers, which begins as their mean.
 
-    Uniform in +-1 / sqrt(inputs), as PyTorch's Linear, whose probes the field has.
+    Kernels are (outputs, inputs), uniform in +-1 / sqrt(inputs), as PyTorch's Linear, whose probes the field has.
     """
     random = np.random.default_rng(seed)
     params = {"mix": np.zeros(mixed_layers, np.float32)} if mixed_layers else {}
     sizes = (width, outputs) if hidden is None else (width, hidden, outputs)
     for index, (inputs, size) in enumerate(itertools.pairwise(sizes)):
         limit = 1 / np.sqrt(inputs)
-        params[f"kernel{index}"] = random.uniform(-limit, limit, (inputs, size)).astype(np.float32)
+        params[f"kernel{index}"] = random.uniform(-limit, limit, (size, inputs)).astype(np.float32)
         params[f"bias{index}"] = random.uniform(-limit, limit, size).astype(np.float32)
     return params
 
 
 def answer(
-    params: Params, features: Float[Array, "*layers B D"], dropout: float, key: Key[Array, ""] | None
+    params: Params, features: Float[Array, "*layers B D"], dropout: float = 0.0, kept: Bool[Array, "H B"] | None = None
 ) -> Float[Array, "B K"]:
-    """Logits, or numbers. features: of all mixed layers if the probe mixes. key: None outside of training."""
+    """Logits, or numbers. features: of all mixed layers if the probe mixes. kept: which hidden units are not dropped;
+    None outside of training."""
     if "mix" in params:
-        features = jnp.tensordot(jax.nn.softmax(params["mix"]), features, axes=1)
-    out = features @ params["kernel0"] + params["bias0"]
+        # One product of matrices, of which a CPU is twice as fast as of `tensordot`.
+        layers, *shape = features.shape
+        features = (jax.nn.softmax(params["mix"])[None] @ features.reshape(layers, -1)).reshape(shape)
+    # Rows are columns in here: a training step on a CPU takes a tenth less.
+    out = params["kernel0"] @ features.T + params["bias0"][:, None]
     if "kernel1" in params:
         out = jax.nn.relu(out)
-        if key is not None and dropout:
-            dropped = round(dropout * 2**16)
-            kept = jax.random.bits(key, out.shape, jnp.uint16) >= dropped
+        if kept is not None:
             out = jnp.where(kept, out / (1 - dropout), 0.0)
-        out = out @ params["kernel1"] + params["bias1"]
-    return out
+        out = params["kernel1"] @ out + params["bias1"][:, None]
+    return out.T
 
 
 def loss_of(

@@ -18,8 +18,8 @@ WEIGHTED = "weighted"
 class Outcome:
     """choices: names of the layers, and WEIGHTED. grid: best validation score of every choice and rate, with the
     selection seed. layer, rate: the chosen ones. valid_scores: of the chosen probe with each seed. answers: its answers
-    for every unit, NaN for units without rows. mix: the best weighted sum's weights of layers 1 to the last, from the
-    grid. seconds: of both stages."""
+    for validation and test units, NaN for others and those without rows. mix: the best weighted sum's weights of layers
+    1 to the last, from the grid. seconds: of both stages."""
 
     choices: tuple[str, ...]
     grid: Float[np.ndarray, "choices rates"]
@@ -43,14 +43,13 @@ def choose_and_train(
     singles = list(range(problem.layers.count))
     weighted = problem.layers.count > 2
     say(f"{network}: {(len(singles) + weighted) * len(settings.rates)} probes on validation")
-    grid = _scores(_stage(problem, singles, settings, hidden, keep=False), settings)
+    grid = _stage(problem, singles, settings, hidden).scores
     mix = None
     if weighted:
-        mixing = _stage(problem, [MIXED], settings, hidden, keep=True)
-        grid = np.concatenate([grid, _scores(mixing, settings)])
-        if mixing.mix is not None:
-            finite = np.flatnonzero(np.isfinite(mixing.scores))
-            mix = mixing.mix[np.searchsorted(finite, finite[np.argmax(mixing.scores[finite])])]
+        mixing = _stage(problem, [MIXED], settings, hidden)
+        grid, best = np.concatenate([grid, mixing.scores]), int(np.argmax(mixing.scores))
+        mix = mixing.mix[best] if mixing.mix is not None and np.isfinite(mixing.scores[best]) else None
+    grid = grid.reshape(-1, len(settings.rates))
     choice, rate = np.unravel_index(np.argmax(grid), grid.shape)
     names = (*map(str, singles), *([WEIGHTED] if weighted else []))
     say(f"{network}: layer {names[choice]} at {settings.rates[rate]:g}, now with {len(settings.seeds)} seeds")
@@ -70,10 +69,6 @@ def choose_and_train(
     )
 
 
-def _stage(problem: Problem, layers: list[int], settings: Settings, hidden: int | None, *, keep: bool) -> Trained:
+def _stage(problem: Problem, layers: list[int], settings: Settings, hidden: int | None) -> Trained:
     probes = [Probe(layer, rate, settings.selection_seed) for layer in layers for rate in settings.rates]
-    return train_probes(problem, probes, settings, hidden, keep=keep)
-
-
-def _scores(trained: Trained, settings: Settings) -> Float[np.ndarray, "choices rates"]:
-    return trained.scores.reshape(-1, len(settings.rates))
+    return train_probes(problem, probes, settings, hidden, keep=False)

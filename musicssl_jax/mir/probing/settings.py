@@ -41,14 +41,26 @@ class Settings:
 
 PROTOCOLS: dict[ProtocolName, Settings] = {
     "ours": Settings(),
-    # MARBLE v1: no standardisation, mean of logits, patience 6 and 20 (GTZAN_base_config.yaml and others).
     "marble-v1": Settings(standardise=False, average="logits", patience_rate=6, patience_stop=20),
 }
 
+MARBLE_PATIENCE = {
+    **dict.fromkeys(("giantsteps_key", "emomusic", "vocalset_singer"), (5, 20)),
+    "vocalset_technique": (5, 10),
+    **dict.fromkeys(("mtt_top50", "nsynth_pitch", "nsynth_instrument"), (3, 10)),
+    **dict.fromkeys(("mtg_top50", "mtg_genre", "mtg_instrument", "mtg_moodtheme"), (3, 10)),
+}
+"""By task the `patience_rate` and `patience_stop` of MARBLE v1's base configs, where they are not GTZAN's."""
 
-def settings_for(protocol: ProtocolName, train_rows: int, *, seeds: int = 5, epochs: int = 100) -> Settings:
-    """A protocol's settings for a task of this size."""
+
+def settings_for(
+    protocol: ProtocolName, train_rows: int, *, task: str = "", seeds: int = 5, epochs: int = 100
+) -> Settings:
+    """A protocol's settings for a task of this name and size; train_rows: windows, not recordings."""
     settings = replace(PROTOCOLS[protocol], seeds=tuple(range(seeds)), epochs=epochs)
+    if protocol == "marble-v1" and task in MARBLE_PATIENCE:
+        rate, stop = MARBLE_PATIENCE[task]
+        settings = replace(settings, patience_rate=rate, patience_stop=stop)
     if protocol == "ours" and train_rows > LARGE_ROWS:
         settings = replace(settings, batch=512, epochs=min(epochs, 50), halving=4)
     return settings

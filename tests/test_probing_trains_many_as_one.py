@@ -12,7 +12,7 @@ from probing_fixtures import QUICK, planted
 from musicssl_jax.mir.probing import feed, training
 from musicssl_jax.mir.probing.network import answer, init_probe, loss_of
 from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID
-from musicssl_jax.mir.probing.settings import LARGE_ROWS, MARBLE_PATIENCE, settings_for
+from musicssl_jax.mir.probing.settings import LARGE_ROWS, MARBLE_PATIENCE, for_size, settings_for
 from musicssl_jax.mir.probing.training import MIXED, Probe, train_probes
 from musicssl_jax.mir.tasks.catalogue import TASKS
 
@@ -127,13 +127,14 @@ def test_a_probe_that_diverges_is_never_the_best():
 
 
 def test_a_large_task_has_settings_of_its_own():
-    small, large = (settings_for("ours", rows) for rows in (LARGE_ROWS, LARGE_ROWS + 1))
+    small, large = (for_size(settings_for("ours"), rows) for rows in (LARGE_ROWS, LARGE_ROWS + 1))
     assert (small.batch, small.halving) == (64, 0) and large.batch > 64 and large.halving > 0
-    assert settings_for("marble-v1", 10**6).batch == 64 and not settings_for("marble-v1", 10).standardise
+    theirs = settings_for("marble-v1")
+    assert for_size(theirs, 10**6) == theirs and theirs.batch == 64 and not theirs.standardise
 
 
 def test_marbles_patience_is_that_of_its_configs():
     assert set(MARBLE_PATIENCE) < set(TASKS)
-    of = lambda *given, **more: settings_for(*given, **more)  # noqa: E731
-    key, genre, ours = of("marble-v1", 9, task="giantsteps_key"), of("marble-v1", 9, task="gtzan_genre"), of("ours", 9)
+    key, genre = (settings_for("marble-v1", task=task) for task in ("giantsteps_key", "gtzan_genre"))
+    ours = settings_for("ours", task="giantsteps_key")
     assert [(s.patience_rate, s.patience_stop) for s in (key, genre, ours)] == [(5, 20), (6, 20), (3, 10)]

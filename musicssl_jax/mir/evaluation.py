@@ -77,7 +77,8 @@ def protocol_id(task: Task, settings: Settings, protocol: ProtocolName) -> str:
             "features standardised on train" if settings.standardise else "features as they are",
             f"mean of {settings.average}",
             f"batches of {settings.batch}, at most {settings.epochs} epochs, patience {settings.patience_rate} and "
-            f"{settings.patience_stop}, {settings.halving} halvings",
+            f"{settings.patience_stop}",
+            *([f"other sizes from {settings.large_rows} windows on"] if settings.large_rows is not None else []),
             f"{len(settings.rates)} rates {settings.rates[0]:g} to {settings.rates[-1]:g}",
         ]
     )
@@ -135,10 +136,9 @@ def _by_audio(found: Sequence[tuple[Task, TaskData]], protocol: ProtocolName) ->
     return list(groups.values())
 
 
-def _settings(task: Task, data: TaskData, options: Options) -> Settings:
-    train = sum(example.part == "train" for example in data.examples)
+def _settings(task: Task, options: Options) -> Settings:
     epochs = EPOCHS.get(task.data_set, 100)
-    return settings_for(options.protocol, train, task=task.name, seeds=options.seeds, epochs=epochs)
+    return settings_for(options.protocol, task=task.name, seeds=options.seeds, epochs=epochs)
 
 
 def _finished(
@@ -151,7 +151,7 @@ def _finished(
     except UserError:  # there is none, or its writer was killed
         return None
     wanted = {
-        "protocol_id": protocol_id(task, _settings(task, data, options), options.protocol),
+        "protocol_id": protocol_id(task, _settings(task, options), options.protocol),
         "split_sha256": split_sha256(data),
         "seeds": tuple(range(options.seeds)),
     }
@@ -172,7 +172,7 @@ def _evaluate_task(
     if task.kind == "beats" and not layers:
         say(f"{contestant.name}: left out of {task.name}: it has no frames")
         return None
-    split, settings = split_sha256(data), _settings(task, data, options)
+    split, settings = split_sha256(data), _settings(task, options)
     got = features.get()
     data = _without_rejected(task, data, got.rejected, options.max_missing)
     examples = sorted(data.examples, key=lambda example: example.recording)

@@ -15,9 +15,9 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.features.store import Layers
 from musicssl_jax.mir.metrics import ensemble, main_score, score
 from musicssl_jax.mir.probing.neighbours import nearest_neighbours
-from musicssl_jax.mir.probing.problem import TEST, VALID, Problem, blank_test
+from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Problem, blank_test
 from musicssl_jax.mir.probing.selection import Outcome, choose_and_train
-from musicssl_jax.mir.probing.settings import Settings
+from musicssl_jax.mir.probing.settings import Settings, for_size
 from musicssl_jax.mir.report.results import Chosen
 from musicssl_jax.mir.tasks.task import PARTS, Example, Protocol, Task
 from musicssl_jax.shapes import Shaped
@@ -84,6 +84,7 @@ def probe_task(
         score=functools.partial(_validation_score, task),
     )
     check_validation(task, truth[part == VALID])
+    settings = for_size(settings, len(problem.rows_of(TRAIN)))
     outcomes = {network: _outcome(problem, settings, network, say) for network in networks}
     if protocol.ensembles:
         _, first = np.unique(owner, return_index=True)

@@ -19,7 +19,7 @@ class Settings:
     """hidden: units of an MLP's one hidden layer. dropout: of them. standardise: features by training rows' mean and
     deviation. average: what is averaged over the rows of a unit. patience_rate: epochs without a better validation
     score after which the rate is halved; patience_stop: after which a probe ends. halving: rounds in which the worse
-    half of the grid's probes is given up, after 1, 2, 4, ... epochs. rows_per_epoch, valid_rows: at most so many, drawn
+    half of the grid's probes is given up, after 1, 2, 4, ... epochs. large_rows: above which `for_size` changes them; None: never. rows_per_epoch, valid_rows: at most so many, drawn
     anew each epoch and once; None: all. selection_seed: of the grid; seeds: of the chosen probe.
     """
 
@@ -33,6 +33,7 @@ class Settings:
     standardise: bool = True
     average: Literal["probabilities", "logits"] = "probabilities"
     halving: int = 0
+    large_rows: int | None = LARGE_ROWS
     rows_per_epoch: int | None = None
     valid_rows: int | None = None
     selection_seed: int = 1234
@@ -41,7 +42,7 @@ class Settings:
 
 PROTOCOLS: dict[ProtocolName, Settings] = {
     "ours": Settings(),
-    "marble-v1": Settings(standardise=False, average="logits", patience_rate=6, patience_stop=20),
+    "marble-v1": Settings(standardise=False, average="logits", patience_rate=6, patience_stop=20, large_rows=None),
 }
 
 MARBLE_PATIENCE = {
@@ -53,17 +54,20 @@ MARBLE_PATIENCE = {
 """By task the `patience_rate` and `patience_stop` of MARBLE v1's base configs, where they are not GTZAN's."""
 
 
-def settings_for(
-    protocol: ProtocolName, train_rows: int, *, task: str = "", seeds: int = 5, epochs: int = 100
-) -> Settings:
-    """A protocol's settings for a task of this name and size; train_rows: windows, not recordings."""
+def settings_for(protocol: ProtocolName, *, task: str = "", seeds: int = 5, epochs: int = 100) -> Settings:
+    """A protocol's settings for a task of this name."""
     settings = replace(PROTOCOLS[protocol], seeds=tuple(range(seeds)), epochs=epochs)
     if protocol == "marble-v1" and task in MARBLE_PATIENCE:
         rate, stop = MARBLE_PATIENCE[task]
         settings = replace(settings, patience_rate=rate, patience_stop=stop)
-    if protocol == "ours" and train_rows > LARGE_ROWS:
-        settings = replace(settings, batch=512, epochs=min(epochs, 50), halving=4)
     return settings
+
+
+def for_size(settings: Settings, train_rows: int) -> Settings:
+    """The settings for so many training rows."""
+    if settings.large_rows is None or train_rows <= settings.large_rows:
+        return settings
+    return replace(settings, batch=512, epochs=min(settings.epochs, 50), halving=4)
 
 
 def for_frames(settings: Settings) -> Settings:

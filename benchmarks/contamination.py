@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from contamination_fixtures import CODECS, RATE, build_music, kbit_per_second, musicbox, sequenced, write_copy
 
 from data_pipelines.decode import to_pcm16
-from musicssl_jax.mir.contamination.alignment import _SAME, _SAME_STEADY, RUN, align, emphasised, telling
+from musicssl_jax.mir.contamination.alignment import _DRIFT, _SAME, _SAME_STEADY, RUN, align, emphasised, telling
 from musicssl_jax.mir.contamination.index import PLACE_BITS, Index, Part, ensure_index
 from musicssl_jax.mir.contamination.landmarks import FRAME_SECONDS, HOP, at_rate, fingerprint
 from musicssl_jax.mir.contamination.matching import _WINDOW, Match, Undecided, _candidates, _query, _stretch, find_match
@@ -121,8 +121,8 @@ def coded(cut: np.ndarray, codec: str, folder: Path) -> tuple[np.ndarray, int, f
 
 
 def false_matches(index: Index, others: dict[str, np.ndarray], what: str, against: int) -> None:
-    """Whole searches, and how near the best proposals of each came: votes, and the correlation of 2.5 s in a row as a
-    share of what a match needs.
+    """Whole searches, and how near the best proposals of each came: votes, and the correlation of 2.5 s in a row at one
+    lag, as a share of what a match needs.
     """
     matches, votes, correlations = 0, [], []
     started = time.process_time()
@@ -138,9 +138,13 @@ def false_matches(index: Index, others: dict[str, np.ndarray], what: str, agains
         for candidate in proposed:
             part = emphasis[candidate.window * HOP :][: _WINDOW * HOP]
             split, track, frame = index.locate(candidate.start)
-            found = align(part, _stretch(index, split, track, frame * HOP, len(part))).correlation
-            found = found / np.where(telling(part), _SAME, _SAME_STEADY)
-            best += [float(found[n : n + RUN].min()) for n in range(len(found) - RUN + 1)]
+            found = align(part, _stretch(index, split, track, frame * HOP, len(part)))
+            share = found.correlation / np.where(telling(part), _SAME, _SAME_STEADY)
+            best += [
+                float(share[n : n + RUN].min())
+                for n in range(len(share) - RUN + 1)
+                if np.abs(np.diff(found.lag[n : n + RUN])).max() <= _DRIFT
+            ]
         correlations.append(max(best))
     print(
         f"false: {what}: {matches} of {len(others)} 30 s excerpts found in {against} tracks "

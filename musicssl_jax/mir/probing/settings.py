@@ -19,8 +19,9 @@ class Settings:
     """hidden: units of an MLP's one hidden layer. dropout: of them. standardise: features by training rows' mean and
     deviation. average: what is averaged over the rows of a unit. patience_rate: epochs without a better validation
     score after which the rate is halved; patience_stop: after which a probe ends. halving: rounds in which the worse
-    half of the grid's probes is given up, after 1, 2, 4, ... epochs. large_rows: above which `for_size` changes them; None: never. rows_per_epoch, valid_rows: at most so many, drawn
-    anew each epoch and once; None: all. selection_seed: of the grid; seeds: of the chosen probe.
+    half of the grid's probes is given up, after 1, 2, 4, ... epochs. large_rows: above which `for_size` changes them;
+    None: never. rows_per_epoch, valid_rows: at most so many, drawn anew each epoch and once; None: all.
+    selection_seed: of the grid; seeds: of the chosen probe.
     """
 
     hidden: int = 512

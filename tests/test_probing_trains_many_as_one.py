@@ -110,6 +110,17 @@ def _plain_loop(problem, probe, settings):
     return scores, losses
 
 
+def test_answers_are_those_of_the_best_epoch():
+    problem, _ = planted("class", noise=2.5)
+    probes = [Probe(1, 3e-2, 1), Probe(1, 3e-3, 2)]
+    whole = train_probes(problem, probes, QUICK, 16, keep=True)
+    assert (whole.best_epoch + 1 < whole.epochs).all()
+    for number, probe in enumerate(probes):
+        ended = dataclasses.replace(QUICK, epochs=int(whole.best_epoch[number]) + 1)
+        short = train_probes(problem, [probe], ended, 16, keep=True)
+        np.testing.assert_allclose(whole.answers[number], short.answers[0], **SAME)
+
+
 def test_halving_gives_up_the_worse_half():
     problem, _ = planted("class", knows=(1,))
     halved = train_probes(problem, PROBES, dataclasses.replace(QUICK, halving=2), 16, keep=False)

@@ -26,31 +26,11 @@ import numpy as np
 from benchmarks.pretrain import machine
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
+from musicssl_jax.mir.features.store import Layers
 from musicssl_jax.mir.probing.problem import Problem, blank_test
 from musicssl_jax.mir.probing.selection import choose_and_train
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.mir.probing.training import MIXED, Probe, train_probes
-
-
-class Stack(NamedTuple):
-    """Features in memory, as stored ones are read."""
-
-    values: np.ndarray
-
-    @property
-    def count(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def rows(self) -> int:
-        return self.values.shape[1]
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[2]
-
-    def layer(self, index: int) -> np.ndarray:
-        return self.values[index]
 
 
 class Side(NamedTuple):
@@ -102,8 +82,9 @@ def make_problem(options: argparse.Namespace) -> Problem:
     values += strength[:, None, None] * directions[:, labels]
     hidden = blank_test(labels, part, "class")
     score = lambda truth, answers: float(np.mean(truth == answers.argmax(axis=1)))  # noqa: E731
-    features = Stack(values.astype(np.float16))
-    return Problem(features, np.arange(len(part)), part, hidden, "class", options.outputs, score)
+    rows = np.arange(len(part))
+    features = Layers(rows, np.zeros(len(part)), np.zeros(len(part)), values.astype(np.float16))
+    return Problem(features, rows, part, hidden, "class", options.outputs, score)
 
 
 def ours(problem: Problem, settings: Settings) -> np.ndarray:

@@ -1,36 +1,19 @@
 """Problems with a planted answer."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from sklearn.metrics import average_precision_score, r2_score
 
+from musicssl_jax.mir.features.store import Layers
 from musicssl_jax.mir.probing.problem import TEST, Problem, blank_test
 from musicssl_jax.mir.probing.settings import Settings
 
 QUICK = Settings(hidden=32, rates=(1e-3, 1e-2), batch=32, epochs=25, seeds=(0, 1))
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Features in memory, (layers, rows, width)."""
-
-    values: np.ndarray
-
-    @property
-    def count(self):
-        return self.values.shape[0]
-
-    @property
-    def rows(self):
-        return self.values.shape[1]
-
-    @property
-    def width(self):
-        return self.values.shape[2]
-
-    def layer(self, index):
-        return self.values[index]
+def stack(values):
+    """Features in memory, (layers, rows, width), as a store gives them."""
+    times = np.zeros(values.shape[1])
+    return Layers(np.arange(values.shape[1]), times, times, values)
 
 
 def score_of(kind):
@@ -60,7 +43,7 @@ def planted(kind="class", *, units=240, rows=2, layers=3, width=24, outputs=4, k
     for layer in knows:
         values[layer] = noise * values[layer] + (shown @ basis)[unit] * 3
     problem = Problem(
-        Stack(values.astype(np.float16)), unit, part, blank_test(truth, part, kind), kind, outputs, score_of(kind)
+        stack(values.astype(np.float16)), unit, part, blank_test(truth, part, kind), kind, outputs, score_of(kind)
     )
     return problem, truth
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from probing_fixtures import QUICK, Stack, planted, score_on_test
+from probing_fixtures import QUICK, planted, score_on_test, stack
 from sklearn.neighbors import KNeighborsRegressor
 
 from musicssl_jax.mir.probing.neighbours import COUNTS, nearest_neighbours
@@ -39,7 +39,7 @@ def test_a_layer_that_wins_on_test_alone_is_not_chosen():
     labels = np.eye(problem.outputs)[truth] @ np.linalg.qr(random.normal(size=(24, 24)))[0][: problem.outputs]
     values[0] = 6 * labels
     values[0, problem.part == VALID] = random.normal(size=(np.sum(problem.part == VALID), 24))
-    problem = dataclasses.replace(problem, layers=Stack(values))
+    problem = dataclasses.replace(problem, layers=stack(values))
     outcome = choose_and_train(problem, QUICK, "linear")
     assert outcome.layer != "0"
     on_test_alone = train_probes(problem, [Probe(0, 1e-2, 0)], QUICK, None, keep=False)

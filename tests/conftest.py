@@ -2,8 +2,13 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A folder a worker: two processes that compile the same function for other types at once (librosa's do, through
+# numba) can exchange their machine code in a shared folder, and every later process that loads it crashes.
+workers = Path(__file__).resolve().parents[1] / ".pytest_cache" / "numba"
+os.environ["NUMBA_CACHE_DIR"] = str(workers / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
 # Programs are tiny and compiled often: compile them cheaply, and once for all processes of a session.
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="musicssl-test-programs-"))

@@ -15,8 +15,10 @@ import jax
 
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.config import load
+from musicssl_jax.distributed import distributed_flags, join
 from musicssl_jax.errors import UserError
 from musicssl_jax.parallel import first_process_says, make_mesh
+from musicssl_jax.programs import keep_programs
 
 DEFAULT = "--config=configs/musichubert.py"
 
@@ -30,15 +32,19 @@ def main(argv: list[str]) -> None:
 
     parser = ArgumentParser(prog="musicssl cluster", description="Fits the codebooks of a musicHuBERT config.")
     parser.add_argument("--output", required=True, help="the codebook's folder, or with several sets the folder of all")
+    distributed_flags(parser)
     config, rest = load(argv if any(a.partition("=")[0] == "--config" for a in argv) else [DEFAULT, *argv])
-    output = Path(parser.parse_args(rest).output).expanduser()
+    flags = parser.parse_args(rest)
+    output = Path(flags.output).expanduser()
     if config.objective != "hubert":
         raise UserError(f"{config.name} has no codebooks: give a musicHuBERT config, such as {DEFAULT}")
+    join(flags.distributed, flags.heartbeat)
+    keep_programs()
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     with jax.set_mesh(mesh):
         collections = open_data(config)
         tracks_left_out(collections, "train", round(config.data.crop_seconds * config.data.sample_rate))
-        say = partial(print, flush=True)
+        say = partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
         fronts = [make_features(target, config) for target in config.targets]
         for features, clusters in zip(fronts, config.clusters, strict=True):
             folder = output if len(fronts) == 1 else output / features.name

@@ -1,6 +1,7 @@
 """How every command starts and ends: its arguments, its exit code and the one line about what went wrong."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -23,13 +24,17 @@ class ArgumentParser(argparse.ArgumentParser):
 def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Runs `main(argv)` and returns the exit code of the process.
 
-    The user's mistakes and planned stops end in one line on stderr; a bug keeps its traceback.
+    The user's mistakes and planned stops end in one line on stderr; a bug keeps its traceback. One of several processes
+    that meets a mistake ends at once: at JAX's own end it would wait for the others, and then abort with another code.
     """
     _mark_absl_flags_parsed()
     try:
         return main(list(sys.argv[1:] if argv is None else argv)) or DONE
     except UserError as error:
-        return _end(USER_ERROR, f"error: {error}")
+        code = _end(USER_ERROR, f"error: {error}")
+        if _is_one_of_several():
+            os._exit(code)
+        return code
     except TrainingStopped as stop:
         return _end(stop.code, f"stopped: {stop}")
     except KeyboardInterrupt:
@@ -45,6 +50,11 @@ def _mark_absl_flags_parsed() -> None:
     flags.FLAGS.mark_as_parsed()
 
 
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return bool(jax and jax.distributed.is_initialized() and jax.process_count() > 1)
+
+
 def _end(code: int, message: str) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
     return code

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from musicssl_jax.command import ArgumentParser
 from musicssl_jax.config_checks import check
+from musicssl_jax.distributed import distributed_flags
 from musicssl_jax.errors import UserError
 
 DEFAULT_FILE = "configs/music2vec.py"
@@ -67,6 +68,8 @@ class RunFlags(NamedTuple):
 
     workdir: str
     allow_change: tuple[str, ...]
+    distributed: str
+    heartbeat: int
 
 
 def run_flags(argv: Sequence[str], config: ConfigDict) -> RunFlags:
@@ -88,11 +91,12 @@ def run_flags(argv: Sequence[str], config: ConfigDict) -> RunFlags:
         metavar="FIELD[,FIELD]",
         help="fields that may differ from the run's checkpoint",
     )
+    distributed_flags(parser)
     flags = parser.parse_args(argv)
     allow_change = tuple(filter(None, flags.allow_change.split(",")))
     for field in allow_change:
         _value(config, field)
-    return RunFlags(os.path.expanduser(flags.workdir), allow_change)
+    return RunFlags(os.path.expanduser(flags.workdir), allow_change, flags.distributed, flags.heartbeat)
 
 
 def to_json(config: ConfigDict) -> str:

@@ -20,18 +20,23 @@ import jax
 
 from data_pipelines.sources import Source, walk_folder
 from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.distributed import distributed_flags, join
 from musicssl_jax.embedding.embed_files import FORMATS, POOLS, Options, Summary, embed_files, open_writer
 from musicssl_jax.embedding.shared_folder import REJECTS, SharedFolder
 from musicssl_jax.embedding.windows import default_context
 from musicssl_jax.encoder_io import load_encoder
 from musicssl_jax.errors import UserError
 from musicssl_jax.frozen_encoder import FrozenEncoder
+from musicssl_jax.parallel import barrier
+from musicssl_jax.programs import keep_programs
 
 
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
     if "://" in flags.output:
         raise UserError(f"--output={flags.output}: features are written to local folders; copy the folder from there")
+    join(flags.distributed, flags.heartbeat)
+    keep_programs()
     sources = find_sources(flags.input)[jax.process_index() :: jax.process_count()]
     encoder = load_encoder(flags.checkpoint, weights=flags.weights, download=flags.download)
     if flags.precision:
@@ -50,6 +55,7 @@ def main(argv: list[str]) -> None:
     with SharedFolder(output, settings, skip_existing=flags.skip_existing) as folder:
         writer = open_writer(flags.format, folder, encoder, options)
         summary = embed_files(encoder, sources, folder, writer, options)
+    barrier("embedded")  # a process that leaves ends the others
     if summary.rejects and len(summary.rejects) == len(sources):
         first = summary.rejects[0]
         raise UserError(
@@ -194,6 +200,7 @@ def _parser() -> ArgumentParser:
         action="store_true",
         help="leave files alone that have features already: go on after a stop",
     )
+    distributed_flags(parser)
     return parser
 
 

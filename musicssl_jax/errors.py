@@ -6,6 +6,7 @@ DONE = 0
 USER_ERROR = 2
 PREEMPTED = 3
 DIVERGED = 4
+PEER_LOST = 134  # JAX's own when another process is gone; what starts runs starts them again
 
 MAX_LISTED = 8
 
@@ -18,7 +19,7 @@ class UserError(Exception):
 
 
 class TrainingStopped(Exception):
-    """The run ended itself, and what it had is saved: `code` is PREEMPTED or DIVERGED."""
+    """The run ended itself, and what it had is saved: `code` is PREEMPTED, DIVERGED or PEER_LOST."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)

@@ -16,7 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.distributed import distributed_flags, join
 from musicssl_jax.encoder_io import RANDOM
 from musicssl_jax.errors import DONE, UserError
 from musicssl_jax.mir.contestants import Contestant, contaminations
@@ -31,6 +34,8 @@ from musicssl_jax.mir.tasks.catalogue import find_tasks
 from musicssl_jax.mir.tasks.check import check_data
 from musicssl_jax.mir.tasks.completeness import checked
 from musicssl_jax.mir.tasks.task import PROTOCOLS, Task, TaskData
+from musicssl_jax.parallel import barrier
+from musicssl_jax.programs import keep_programs
 
 BASELINES = (*encoders.BASELINES, "random")
 
@@ -70,7 +75,11 @@ def _by_encoder(folders: Sequence[str]) -> dict[str, list[TaskResult]]:
 
 
 def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
+    """Of several processes all make features, each with its devices; the first alone trains probes and writes."""
     output = _output(flags)
+    join(flags.distributed, flags.heartbeat)
+    keep_programs()
+    lead = jax.process_index() == 0
     options = Options(
         protocol=flags.protocol,
         networks=flags.networks,
@@ -84,9 +93,12 @@ def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
     contestants = _contestants(flags)
     if not contestants:
         raise UserError("nobody to evaluate: give --checkpoint, --encoder, --features, or --baselines")
-    contestants = contaminations(contestants, found, flags.pretraining_data, options.cache, say)
+    if lead:
+        contestants = contaminations(contestants, found, flags.pretraining_data, options.cache, say)
     results = evaluate(contestants, found, options, say)
-    print(*write_report(results, output), sep="\n")
+    if lead:
+        print(*write_report(results, output), sep="\n")
+    barrier("evaluated")  # a process that leaves ends the others
 
 
 def say(line: str) -> None:
@@ -226,6 +238,7 @@ def _parser() -> ArgumentParser:
         metavar="DATA",
         help="shards that checkpoints were trained on, to find evaluation music in them (default: what a run says)",
     )
+    distributed_flags(parser)
     instead = parser.add_argument_group("instead of evaluating")
     instead.add_argument("--check-data", "--check_data", action="store_true", help="say what of the data is there")
     instead.add_argument("--plan", action="store_true", help="say what it will take")

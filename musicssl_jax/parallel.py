@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.errors import UserError
 
+Result = TypeVar("Result")
 Rules = Sequence[tuple[str, P]]
 
 PARTITION_RULES: Rules = (
@@ -135,9 +136,31 @@ def shardings(specs: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
 
 
+def in_turns(act: Callable[[], Result]) -> Result:
+    """What `act` returns on this process. One process after the other does it: what the first makes, the rest find.
+
+    Raises UserError on all where one raised it.
+    """
+    result, error = None, None
+    for turn in range(jax.process_count()):
+        if turn == jax.process_index():
+            try:
+                result = act()
+            except UserError as raised:
+                error = raised
+        if any_process_says(error is not None):
+            raise error or UserError(f"process {turn} cannot go on; what it says is the reason")
+    return cast(Result, result)
+
+
 def first_process_says(answer: bool) -> bool:
     """One answer for all processes, which must take the same branch."""
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
+def any_process_says(answer: bool) -> bool:
+    """Whether it is so on any process; all learn it."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))
 
 
 def barrier(name: str) -> None:

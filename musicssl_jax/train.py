@@ -3,61 +3,70 @@
     python -m musicssl_jax.train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN
 
 DATA is what `data_pipelines.build` made, or a folder of audio, which is built once into the cache. The run's
-folder holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and report.html. Exit codes: 0 done, 2 the
-input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged or collapsed with a checkpoint.
+folder holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and report.html. Of several processes, each runs this
+command (docs/pods.md). Exit codes: 0 done, 2 the input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged
+or collapsed with a checkpoint, 134 another process was lost.
 """
 
 import contextlib
 import functools
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from musicssl_jax import STARTED
 from musicssl_jax.command import run_command
 from musicssl_jax.config import load, run_flags, to_json
+from musicssl_jax.distributed import join
 from musicssl_jax.errors import DIVERGED, PREEMPTED, TrainingStopped
 from musicssl_jax.flops import update_flops
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
+from musicssl_jax.programs import keep_programs
 from musicssl_jax.signals import stop_signals
 from musicssl_jax.training.batches import BatchPlan
 from musicssl_jax.training.collapse import CollapseWatch
 from musicssl_jax.training.diagnostics import make_diagnose
+from musicssl_jax.training.ledger import Ledger, speed
 from musicssl_jax.training.optimizer import make_optimizer, make_schedule
 from musicssl_jax.training.outlook import outlook
 from musicssl_jax.training.state import parameter_count
 from musicssl_jax.training.step import (
     abstract_state,
+    STOP,
     batch_sharding,
     make_train_step,
     make_valid_step,
     sharded_state,
 )
-from musicssl_jax.training.stopwatch import Stopwatch
 
 
 def main(argv: list[str]) -> None:
     """The command: config and flags from `argv`, then `train`."""
     config, rest = load(argv)
     flags = run_flags(rest, config)
-    train(config, flags.workdir, allow_change=flags.allow_change)
+    join(flags.distributed, flags.heartbeat)
+    keep_programs()
+    train(config, flags.workdir, allow_change=flags.allow_change, began=STARTED)
 
 
-def train(config, workdir: str | Path, *, allow_change: Sequence[str] = ()) -> None:
+def train(config, workdir: str | Path, *, allow_change: Sequence[str] = (), began: float | None = None) -> None:
     """Trains by `config` in the folder `workdir`, from its newest checkpoint if it has one.
 
+    began: `time.monotonic()` from which on the time counts as the run's; default: now.
     Raises UserError (nothing that a retry would mend) or TrainingStopped (a checkpoint was saved).
     """
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     with jax.set_mesh(mesh):
-        _train(config, Path(workdir), mesh, allow_change)
+        _train(config, Path(workdir), mesh, allow_change, Ledger(began or time.monotonic()))
 
 
-def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str]) -> None:
+def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str], ledger: Ledger) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
     from musicssl_jax.interop.reading import read_pretrained
@@ -65,7 +74,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     from musicssl_jax.targets.open_targets import front_ends_of, open_targets
     from musicssl_jax.training.checkpointing import open_checkpoints
     from musicssl_jax.training.data import held_out, open_data
-    from musicssl_jax.training.metrics import open_metrics
+    from musicssl_jax.training.metrics import FILE, open_metrics, read_metrics
     from musicssl_jax.training.progress import open_progress
     from musicssl_jax.training.report import write_report
     from musicssl_jax.training.resumable import check_codebooks, check_resumable
@@ -144,18 +153,25 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     valid_step = make_valid_step(objective, mesh, config.seed)
     diagnose = make_diagnose(objective)
 
+    if lead:
+        ledger.go_on(read_metrics(workdir / FILE), first)
     metrics = open_metrics(workdir, resumed_step=first, config=config)
     watch = CollapseWatch(config.collapse, config.steps, config.objective)
-    stopwatch = Stopwatch(config, first, update_flops(objective, samples), peak)
+    audio_seconds, work = config.batch.clips * config.data.crop_seconds, update_flops(objective, samples)
 
-    def log(step, row):
-        """Reads a step's metrics, which waits for it to end. Raises TrainingStopped when it went wrong."""
+    def log(step, row) -> bool:
+        """Reads a step's metrics, which waits for it to end. Raises TrainingStopped when it went wrong.
+
+        Returns whether a process was asked to stop before this step: all processes read the same answer.
+        """
         row = {name: float(value) for name, value in row.items()}
+        stop = bool(row.pop(STOP))
         progress.step(step)
         finite = math.isfinite(row["train/loss"]) and math.isfinite(row["train/grad_norm"])
         if step % config.log_every and step != config.steps and finite:
-            return
-        row |= stopwatch.read(step)
+            return stop
+        row |= ledger.read(step)
+        row |= speed(step, row["perf/step_seconds"], audio_seconds, work, peak)
         metrics.write(step, row)
         progress.row(step, row)
         if not finite:
@@ -166,6 +182,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
             )
         if message := watch.verdict(step, row):
             raise TrainingStopped(DIVERGED, message)
+        return stop
 
     def validate(step):
         """Mean metrics of held-out clips, the same ones each time, and what the layers look like."""
@@ -177,44 +194,55 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
         means = {f"valid/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
         metrics.write(step, means | jax.device_get(diagnose(state.params, batch)))
 
-    # The loop. A step's metrics are read after the next step was sent off, so that the devices never wait.
+    # The loop. A step's metrics are read after the next step was sent off, so that the devices never wait; with them
+    # comes whether any process was asked to stop, so that all stop after the same step.
     with contextlib.ExitStack() as at_end:
         if lead:
             at_end.callback(write_report, workdir)
         for opened in (metrics, checkpoints, progress, batches):
             at_end.callback(opened.close)
         signals = at_end.enter_context(stop_signals())
-        with stopwatch.paused():
-            first_batch = plan.arrays(next(batches))
-            if lead:
-                save_example(workdir, objective, targets.sets, first_batch, first, config)
+
+        def next_batch():
+            with ledger.account("data_wait"):
+                return plan.arrays(next(batches), stop=bool(signals))
+
+        first_batch = next_batch()
+        if lead:
+            save_example(workdir, objective, targets.sets, first_batch, first, config)
+        with ledger.account("compile"):
             train_step = train_step.lower(state, targets.sets, first_batch).compile()
-        say(f"compiled in {stopwatch.seconds():.0f} s")
+        say(f"compiled {ledger.since_start():.0f} s after the start")
+        ledger.open("step")
         pending: tuple = ()
         try:
             for step in range(first + 1, config.steps + 1):
-                batch = first_batch if step == first + 1 else plan.arrays(next(batches))
+                batch = first_batch if step == first + 1 else next_batch()
                 state, row = train_step(state, targets.sets, batch)
-                if pending:
-                    log(*pending)
+                stopping = log(*pending) if pending else False
                 pending = (step, row)
+                if step == first + 1:
+                    jax.block_until_ready(row)
+                    say(f"the first step ended {ledger.since_start():.0f} s after the start")
 
                 last = step == config.steps
                 validating = bool(validation) and (last or step % config.valid.every == 0)
-                saving = last or checkpoints.due(step) or bool(signals)
+                saving = last or stopping or checkpoints.due(step)
                 if not (validating or saving):
                     continue
-                log(*pending)
+                stopping = log(*pending) or stopping
                 pending = ()
-                with stopwatch.paused():
-                    if validating:
+                if validating:
+                    with ledger.account("validation"):
                         validate(step)
-                    if last or signals:
+                with ledger.account("checkpoint"):
+                    if last or stopping:
                         checkpoints.save_and_wait(step, state, meta, belongings)
                     elif saving:
                         checkpoints.save(step, state, meta, belongings)
-                if signals and not last:
-                    raise TrainingStopped(PREEMPTED, f"{signals[0]}: step {step} is saved; the same command goes on")
+                if stopping and not last:
+                    reason = signals[0] if signals else "another process was asked to stop"
+                    raise TrainingStopped(PREEMPTED, f"{reason}: step {step} is saved; the same command goes on")
         except TrainingStopped as stop:
             if stop.code == DIVERGED:
                 checkpoints.save_and_wait(int(state.step), state, meta, belongings)

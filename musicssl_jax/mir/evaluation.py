@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from musicssl_jax.errors import UserError
@@ -45,23 +46,29 @@ def evaluate(
 ) -> list[TaskResult]:
     """All results, which are saved as they come; those that are there already are not made again.
 
-    Raises UserError: features cannot be made, or a task has too few recordings that can be used.
+    Of several processes all make features, and the first alone has results. Raises UserError: features cannot be made, or a task has too few recordings that can be used.
     """
+    groups = _by_audio(found, options.protocol)
+    passes = [_OnDemand(contestant, group, options) for contestant in contestants for group in groups]
+    if jax.process_count() > 1:
+        for features in passes:
+            features.made_together()
+    if jax.process_index() > 0:
+        return []
     results = []
-    for contestant in contestants:
-        for group in _by_audio(found, options.protocol):
-            features = _OnDemand(contestant, group, options)
-            for task, data in group:
-                say(f"{contestant.name}: {task.name}")
-                result = _finished(contestant, task, data, features, options)
+    for features in passes:
+        contestant = features.contestant
+        for task, data in features.group:
+            say(f"{contestant.name}: {task.name}")
+            result = _finished(contestant, task, data, features, options)
+            if result is None:
+                result = _evaluate_task(contestant, task, data, features, options, say)
                 if result is None:
-                    result = _evaluate_task(contestant, task, data, features, options, say)
-                    if result is None:
-                        continue
-                    result.save(options.output)
-                results.append(result)
-                said = f"{result.metric} {np.mean(result.main_scores):.3f}"
-                say(f"{contestant.name}: {task.name}: {said}")
+                    continue
+                result.save(options.output)
+            results.append(result)
+            said = f"{result.metric} {np.mean(result.main_scores):.3f}"
+            say(f"{contestant.name}: {task.name}: {said}")
     return results
 
 
@@ -103,6 +110,11 @@ class _OnDemand:
             return ()
         layers = range(source.layers) if self.options.beat_layers is None else self.options.beat_layers
         return tuple(layer for layer in layers if layer < source.layers)
+
+    def made_together(self) -> None:
+        """Makes what several processes share in; files from elsewhere are read by who needs them."""
+        if not isinstance(self.contestant.source, Path):
+            self.get()
 
     def get(self) -> FeatureStore | PrecomputedFeatures:
         if self._features is None:

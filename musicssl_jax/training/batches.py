@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from musicssl_jax.training.step import Batch, micro_batches
+from musicssl_jax.training.step import STOP, Batch, micro_batches
 
 
 class BatchPlan:
@@ -26,8 +26,11 @@ class BatchPlan:
         self.rows: Sequence[int] = needed[needed < clips].tolist()
         """Rows of the global batch that this process has to build."""
 
-    def arrays(self, crops: dict[str, np.ndarray]) -> Batch:
-        """The global arrays of one batch from this process's rows, in the order of `rows`."""
+    def arrays(self, crops: dict[str, np.ndarray], *, stop: bool | None = None) -> Batch:
+        """The global arrays of one batch from this process's rows, in the order of `rows`.
+
+        stop: whether this process asks all to stop; None: the batch is without that column.
+        """
         place = {row: i for i, row in enumerate(self.rows)}
 
         def audio(name):
@@ -36,6 +39,8 @@ class BatchPlan:
         columns = {name: audio(name) for name in crops}
         columns["row"] = lambda rows: rows
         columns["weight"] = lambda rows: (rows < self.clips).astype(np.float32)
+        if stop is not None:
+            columns[STOP] = lambda rows: np.full(len(rows), stop, np.float32)
         return {name: self._place(column) for name, column in columns.items()}
 
     def _place(self, column: Callable[[np.ndarray], np.ndarray]) -> jax.Array:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_pipelines.records import Collection, open_collection
 from musicssl_jax.errors import UserError
+from musicssl_jax.parallel import in_turns
 
 MUSICBOX = "musicbox"
 
@@ -20,14 +21,14 @@ def cache_folder() -> Path:
 def open_data(config) -> list[Collection]:
     """The collections of `data.path`: built data sets as they are, folders of audio built once into the cache.
 
-    "musicbox" is the embedded synthetic music. Raises UserError naming the path that will not do.
+    "musicbox" is the embedded synthetic music. Of several processes the first that sees a folder builds. Raises UserError naming the path that will not do.
     """
     if not config.data.path:
         raise UserError(
             "data.path is empty: give --config.data.path=FOLDER (audio files, or the output of "
             "data_pipelines.build), or name no variant to see the demo on synthetic music"
         )
-    return [_open(path, config.data.sample_rate) for path in config.data.path.split(",")]
+    return in_turns(lambda: [_open(path, config.data.sample_rate) for path in config.data.path.split(",")])
 
 
 def _open(path: str, sample_rate: int) -> Collection:

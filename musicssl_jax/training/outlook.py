@@ -14,7 +14,7 @@ def outlook(config, objective, plan: BatchPlan, first_step: int) -> tuple[list[s
     The estimate is the update's arithmetic over an assumed share of the devices' peak.
     """
     mesh = plan.sharding.mesh
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     samples = round(config.data.crop_seconds * config.data.sample_rate)
     work = update_flops(objective, samples)
     peak = peak_flops(device, config.precision)

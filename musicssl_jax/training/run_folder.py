@@ -13,6 +13,7 @@ import numpy as np
 
 from musicssl_jax import __version__
 from musicssl_jax.errors import UserError
+from musicssl_jax.parallel import make_mesh
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 EXAMPLE = "example.npz"
@@ -51,10 +52,15 @@ def package_versions() -> dict[str, str]:
 
 
 def save_example(workdir: Path, objective, frozen: tuple, batch, step: int, config) -> None:
-    """Keeps one clip, its mask and its labels, which the report draws. UserError: it cannot be written."""
-    rows = {name: values[0, :1] for name, values in batch.items()}
-    example = jax.jit(objective.example)(frozen, rows, jax.random.fold_in(jax.random.key(config.seed), step))
-    arrays: dict[str, Any] = {name: np.asarray(value[0]) for name, value in example.items()}
+    """Keeps one clip of this process, its mask and its labels, which the report draws. UserError: it cannot be written.
+
+    The other processes take no part.
+    """
+    frozen, batch = jax.tree.map(lambda leaf: leaf.addressable_data(0), (frozen, batch))
+    with jax.set_mesh(make_mesh(1, 1, jax.local_devices()[:1])):
+        rows = {name: values[0, :1] for name, values in batch.items()}
+        example = jax.jit(objective.example)(frozen, rows, jax.random.fold_in(jax.random.key(config.seed), step))
+    arrays: dict[str, Any] = {name: value[0] for name, value in jax.device_get(example).items()}
     with _written(workdir / EXAMPLE) as file:
         np.savez(file, **arrays, sample_rate=config.data.sample_rate)
 

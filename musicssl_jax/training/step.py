@@ -17,6 +17,10 @@ Batch = dict[str, Array]
 """Rows of a global batch as (micro-batch, row, ...) arrays; see `Data2Vec.loss` for the names."""
 
 
+STOP = "stop"
+"""Name of the batch's column, and of the step's result, by which any process asks all to stop after the same step."""
+
+
 def micro_batches(clips: int, per_device: int, devices: int) -> int:
     """Micro-batches in which `devices` devices, `per_device` clips each, do a global batch of `clips`."""
     return -(-clips // (per_device * devices))
@@ -80,11 +84,14 @@ def make_train_step(
     """The update, as a `jax.jit` function (state, frozen, batch) -> (state, metrics) that reuses the old state.
 
     Gradients and loss are divided by the global weight (masked frames). An update whose loss or gradient is
-    not finite leaves parameters, moments and teacher as they were; the step still counts.
+    not finite leaves parameters, moments and teacher as they were; the step still counts. A batch may have a column
+    STOP (micro-batch, row), of which the metrics hold the maximum.
     """
     sums_of = make_sums(objective, mesh, seed, grad=True, on_micro_batch=on_micro_batch)
 
     def train_step(state: TrainState, frozen: Any, batch: Batch):
+        batch = dict(batch)
+        asked = {STOP: jnp.max(batch.pop(STOP))} if STOP in batch else {}
         (loss, weight, sums), grads = sums_of(state.params, state.teacher, frozen, batch, state.step)
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
@@ -104,6 +111,7 @@ def make_train_step(
             "train/grad_norm": norm,
             "train/learning_rate": schedule(state.step),
             **objective.metrics(sums, state.step),
+            **asked,
         }
         return TrainState(step, *kept), metrics
 

@@ -1,0 +1,114 @@
+"""Several processes train as one would: the same losses, one set of files, and they stop, die and go on together."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from process_fixtures import finish, run, start
+from run_fixtures import flags, hubert_flags
+
+from musicssl_jax.training.metrics import read_metrics
+
+TRAIN = "musicssl_jax.train"
+FIELDS = {"mesh__data": -1, "batch__per_device": 2, "steps": 6, "checkpoint__every": 2, "valid__every": 3}
+
+
+def command(music, workdir, kind=flags, **fields) -> list[str]:
+    return [*kind(music, **FIELDS | fields), f"--workdir={workdir}"]
+
+
+def losses(workdir: Path) -> np.ndarray:
+    return read_metrics(workdir / "metrics.jsonl")["train/loss"][1]
+
+
+def until(happened, jobs, seconds=120.0) -> None:
+    began = time.monotonic()
+    while not happened():
+        assert time.monotonic() - began < seconds, "it never happened"
+        assert all(job.poll() is None for job in jobs), finish(jobs)
+        time.sleep(0.05)
+
+
+def has_steps(workdir: Path, steps: int):
+    def happened() -> bool:
+        rows = (workdir / "metrics.jsonl").read_text().splitlines() if (workdir / "metrics.jsonl").exists() else []
+        return any(json.loads(row)["step"] >= steps for row in rows if row.endswith("}"))
+
+    return happened
+
+
+@pytest.fixture(scope="module")
+def alone(music, tmp_path_factory):
+    """The run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    ((code, _, err),) = run(TRAIN, command(music, workdir), 1, devices=4)
+    assert code == 0, err
+    return workdir
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mesh", [{}, {"mesh__fsdp": 4}])
+def test_four_processes_are_one(music, alone, tmp_path, mesh):
+    """Also where parameters are split over all of them. The first alone writes and speaks."""
+    ended = run(TRAIN, command(music, tmp_path, **mesh), 4)
+    assert [code for code, _, _ in ended] == [0] * 4, [err for _, _, err in ended]
+    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-5)
+    assert (tmp_path / "report.html").is_file() and len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert "done: 6 steps" in ended[0][1]
+    assert not any("step" in out for _, out, _ in ended[1:])
+
+
+@pytest.mark.long
+def test_two_processes_train_musichubert(music, tmp_path):
+    """They fit its codebooks together."""
+    for workdir, processes, devices in ((tmp_path / "two", 2, 1), (tmp_path / "one", 1, 2)):
+        ended = run(TRAIN, command(music, workdir, hubert_flags), processes, devices=devices)
+        assert [code for code, _, _ in ended] == [0] * processes, [err for _, _, err in ended]
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.long
+def test_a_signal_to_one_stops_all_and_fewer_go_on(music, alone, tmp_path):
+    """SIGTERM: saved, exit code 3 everywhere; then 2 processes, then 1."""
+    jobs = start(TRAIN, command(music, tmp_path, steps=200), 4)
+    until(has_steps(tmp_path, 1), jobs)
+    jobs[2].send_signal(signal.SIGTERM)
+    ended = finish(jobs)
+    assert [code for code, _, _ in ended] == [3] * 4, [err for _, _, err in ended]
+    assert "SIGTERM" in ended[2][2] and all("the same command goes on" in err for _, _, err in ended)
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal())
+    for processes, steps in ((2, saved + 3), (1, saved + 6)):
+        ended = run(TRAIN, command(music, tmp_path, steps=steps), processes)
+        assert [code for code, _, _ in ended] == [0] * processes, [err for _, _, err in ended]
+    assert read_metrics(tmp_path / "metrics.jsonl")["train/loss"][0].tolist() == list(range(1, saved + 7))
+    np.testing.assert_allclose(losses(tmp_path)[:6], losses(alone), rtol=1e-5)
+
+
+@pytest.mark.long
+def test_a_lost_process_ends_the_others_in_time(music, alone, tmp_path):
+    """By JAX's own abort; the same command goes on, and time is accounted for."""
+    shutil.rmtree(tmp_path)
+    jobs = start(TRAIN, command(music, tmp_path, steps=200), 2)
+    until((tmp_path / "checkpoints" / "2").exists, jobs)
+    jobs[1].kill()
+    began = time.monotonic()
+    ended = finish(jobs)
+    assert ended[0][0] in (-signal.SIGABRT, 134), ended[0][2]
+    assert time.monotonic() - began < 30  # a heartbeat of 10 s, seen with a delay
+    series = read_metrics(tmp_path / "metrics.jsonl")
+    steps = int(series["train/loss"][0][-1]) + 4
+    ended = run(TRAIN, command(music, tmp_path, steps=steps), 2)
+    assert [code for code, _, _ in ended] == [0] * 2, [err for _, _, err in ended]
+    np.testing.assert_allclose(losses(tmp_path)[:6], losses(alone), rtol=1e-5)
+    assert read_metrics(tmp_path / "metrics.jsonl")["time/lost"][1][-1] > 5
+
+
+@pytest.mark.long
+def test_a_mistake_ends_all_with_one_line(music, tmp_path):
+    ended = run(TRAIN, command(music, tmp_path, data__crop_seconds=1000), 2)
+    assert 2 in [code for code, _, _ in ended]
+    assert all("Traceback" not in err for _, _, err in ended)

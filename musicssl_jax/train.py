@@ -3,9 +3,9 @@
     python -m musicssl_jax.train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN
 
 DATA is what `data_pipelines.build` made, or a folder of audio, which is built once into the cache. The run's
-folder holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and report.html. Of several processes, each runs this
-command (docs/pods.md). Exit codes: 0 done, 2 the input is at fault, 3 stopped by a signal with a checkpoint, 4 diverged
-or collapsed with a checkpoint, 134 another process was lost.
+folder holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and report.html. Of several processes, each runs
+this command (docs/pods.md). Exit codes: 0 done, 2 the input is at fault, 3 stopped by a signal with a checkpoint, 4
+diverged or collapsed with a checkpoint, 134 another process was lost.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from musicssl_jax.training.optimizer import make_optimizer, make_schedule
 from musicssl_jax.training.outlook import outlook
 from musicssl_jax.training.state import parameter_count
 from musicssl_jax.training.step import (
-    abstract_state,
     STOP,
+    abstract_state,
     batch_sharding,
     make_train_step,
     make_valid_step,

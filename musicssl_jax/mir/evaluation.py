@@ -46,7 +46,8 @@ def evaluate(
 ) -> list[TaskResult]:
     """All results, which are saved as they come; those that are there already are not made again.
 
-    Of several processes all make features, and the first alone has results. Raises UserError: features cannot be made, or a task has too few recordings that can be used.
+    Of several processes all make features, and the first alone has results.
+    Raises UserError: features cannot be made, or a task has too few recordings that can be used.
     """
     groups = _by_audio(found, options.protocol)
     passes = [_OnDemand(contestant, group, options) for contestant in contestants for group in groups]

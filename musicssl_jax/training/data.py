@@ -21,7 +21,8 @@ def cache_folder() -> Path:
 def open_data(config) -> list[Collection]:
     """The collections of `data.path`: built data sets as they are, folders of audio built once into the cache.
 
-    "musicbox" is the embedded synthetic music. Of several processes the first that sees a folder builds. Raises UserError naming the path that will not do.
+    "musicbox" is the embedded synthetic music. Of several processes the first that sees a folder builds.
+    Raises UserError naming the path that will not do.
     """
     if not config.data.path:
         raise UserError(

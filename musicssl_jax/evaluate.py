@@ -10,18 +10,20 @@ goes on where it was stopped. See docs/evaluate.md.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.distributed import distributed_flags, join
 from musicssl_jax.encoder_io import RANDOM
-from musicssl_jax.errors import DONE, UserError
+from musicssl_jax.errors import DONE, UserError, shortened
 from musicssl_jax.mir.contestants import Contestant, contaminations
 from musicssl_jax.mir.evaluation import Options, evaluate
 from musicssl_jax.mir.features import encoders
@@ -38,6 +40,7 @@ from musicssl_jax.parallel import barrier
 from musicssl_jax.programs import keep_programs
 
 BASELINES = (*encoders.BASELINES, "random")
+UNTRAINED = f"{RANDOM}configs/music2vec.py:base"
 
 
 def main(argv: list[str]) -> int:
@@ -89,16 +92,20 @@ def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
         output=output,
         beat_layers=flags.beat_layers,
     )
-    found = _found(flags, tasks)
+    found, left_out = _found(flags, tasks)
     contestants = _contestants(flags)
     if not contestants:
         raise UserError("nobody to evaluate: give --checkpoint, --encoder, --features, or --baselines")
     if lead:
         contestants = contaminations(contestants, found, flags.pretraining_data, options.cache, say)
-    results = evaluate(contestants, found, options, say)
-    if lead:
+    results, failures = evaluate(contestants, found, options, say)
+    if lead and results:
         print(*write_report(results, output), sep="\n")
+        print(*left_out, sep="\n")
     barrier("evaluated")  # a process that leaves ends the others
+    if failures:
+        named = [f"{failure.encoder} on {failure.task} ({failure.reason})" for failure in failures]
+        raise UserError(f"not evaluated: {shortened(named)}")
 
 
 def say(line: str) -> None:
@@ -106,14 +113,23 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _found(flags: argparse.Namespace, tasks: Sequence[Task]) -> list[tuple[Task, TaskData]]:
-    """The tasks whose data are here, of `--tasks=all`; of tasks that are named, all."""
-    found = []
+def _found(flags: argparse.Namespace, tasks: Sequence[Task]) -> tuple[list[tuple[Task, TaskData]], list[str]]:
+    """The tasks whose data are here, and a line about each that is left out.
+
+    UserError: there is none, or one that is named cannot be read.
+    """
+    found, left_out = [], []
     for task in tasks:
-        if flags.tasks.strip() == "all" and not (flags.data_dir / task.data_set).is_dir():
-            say(f"{task.name}: left out, {flags.data_dir / task.data_set} is not there (--check-data)")
+        try:
+            if not (flags.data_dir / task.data_set).is_dir():
+                raise UserError(f"{flags.data_dir / task.data_set} is not there (--check-data)")
+            data = checked(task.read(flags.data_dir, flags.protocol), task, flags.max_missing)
+        except UserError as error:
+            if not _asks_for_all(flags):
+                raise
+            left_out.append(f"{task.name}: left out, {error}")
+            say(left_out[-1])
             continue
-        data = checked(task.read(flags.data_dir, flags.protocol), task, flags.max_missing)
         for note in data.notes:
             say(f"{task.name}: {note}")
         found.append((task, data))
@@ -121,7 +137,11 @@ def _found(flags: argparse.Namespace, tasks: Sequence[Task]) -> list[tuple[Task,
         raise UserError(
             f"--data_dir={flags.data_dir}: none of the data sets is there (--check-data says what goes there)"
         )
-    return found
+    return found, left_out
+
+
+def _asks_for_all(flags: argparse.Namespace) -> bool:
+    return flags.tasks.strip() == "all"
 
 
 def _contestants(flags: argparse.Namespace) -> list[Contestant]:
@@ -140,10 +160,8 @@ def _contestants(flags: argparse.Namespace) -> list[Contestant]:
     for argument in flags.features:
         name, folder = _named(argument)
         contestants.append(Contestant(name, Path(folder).expanduser()))
-    if "random" in names and flags.checkpoint:
-        name, path = _named(flags.checkpoint[0])
-        if not path.startswith(RANDOM):
-            contestants.append(Contestant(f"{name}, untrained", encoders.untrained(path, **loaded)))
+    if "random" in names:
+        contestants += _untrained(flags, loaded)
     contestants += [Contestant(encoders.BASELINES[n], encoders.baseline(n)) for n in names if n != "random"]
     twice = {c.name for c in contestants if sum(other.name == c.name for other in contestants) > 1}
     if twice:
@@ -151,9 +169,21 @@ def _contestants(flags: argparse.Namespace) -> list[Contestant]:
     return contestants
 
 
+def _untrained(flags: argparse.Namespace, loaded: Mapping[str, Any]) -> list[Contestant]:
+    """The first checkpoint before its training, or, where there is none, the paper's encoder."""
+    given = [_named(argument) for argument in flags.checkpoint]
+    if any(path.startswith(RANDOM) for _, path in given):
+        return []
+    name, path = given[0] if given else ("music2vec", "")
+    encoder = encoders.untrained(path, **loaded) if given else encoders.checkpoint(UNTRAINED, **loaded)
+    return [Contestant(f"{name}, untrained", encoder)]
+
+
 def _named(argument: str) -> tuple[str, str]:
-    """(name, what it names) of NAME=WHAT, or WHAT by its own name."""
+    """(name, what it names) of NAME=WHAT, or WHAT by its own name. A path that is there may have a = in it."""
     name, equals, what = argument.partition("=")
+    if Path(argument).expanduser().exists():
+        return argument.rstrip("/"), argument
     return (name, what) if equals and name and what else (argument.rstrip("/"), argument)
 
 
@@ -169,11 +199,11 @@ def _baselines(text: str) -> tuple[str, ...]:
 
 def _print_plan(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
     """Of every encoder that is given, for data that need not be here."""
-    here = {
-        task.name: task.read(flags.data_dir, flags.protocol)
-        for task in tasks
-        if (flags.data_dir / task.data_set).is_dir()
-    }
+    here = {}
+    for task in tasks:
+        with contextlib.suppress(UserError):  # then it is planned for by its published size
+            if (flags.data_dir / task.data_set).is_dir():
+                here[task.name] = task.read(flags.data_dir, flags.protocol)
     passes = []
     for contestant in _contestants(flags):
         if isinstance(contestant.source, Path):
@@ -199,7 +229,7 @@ def _parser() -> ArgumentParser:
     data.add_argument("--protocol", choices=PROTOCOLS, default="ours", help="default %(default)s; see docs/tasks.md")
     data.add_argument(
         "--max_missing",
-        type=float,
+        type=_share,
         default=0.05,
         help="share of any part of a task's recordings that may be missing (default .05)",
     )
@@ -249,6 +279,12 @@ def _parser() -> ArgumentParser:
 
 def _folder(text: str) -> Path:
     return Path(text).expanduser()
+
+
+def _share(text: str) -> float:
+    if not 0 <= (share := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: want a share, 0 to 1")
+    return share
 
 
 def _count(text: str) -> int:

@@ -103,6 +103,67 @@ def test_the_data_are_checked_and_planned_for(encoder, data_dir, tmp_path, capsy
     assert {task for one in passes for task in one["tasks"]} == set(TASKS)
 
 
+def test_results_are_kept_for_the_same_question_alone(encoder, data_dir, tmp_path, capsys):
+    """A file that could not be read then and can now, or that was replaced: the task is done again."""
+    folder, output = tmp_path / "MIR", tmp_path / "results"
+    shutil.copytree(data_dir, folder)
+    song = sorted((folder / "emomusic").rglob("*.mp3"))[0]
+    whole = song.read_bytes()
+    asked = command(encoder, folder, output, "--baselines=mfcc", "--networks=linear")
+
+    def counts():
+        assert run_command(main, asked) == 0
+        (result,) = [r for r in read_results(output) if r.encoder.name == "MFCC"]
+        return result.missing, sum(result.counts.values()), "probes on validation" in capsys.readouterr().err
+
+    song.write_bytes(b"no music")
+    missing, used, _ = counts()
+    assert counts() == (missing, used, False)
+    song.write_bytes(whole)
+    assert counts() == (missing - 1, used + 1, True)
+
+
+def test_what_cannot_be_evaluated_stops_nothing_else(encoder, data_dir, tmp_path, capsys):
+    """Features of no recording: said at the end, with exit code 2; everybody else is in the report."""
+    empty = tmp_path / "elsewhere"
+    empty.mkdir()
+    asked = command(encoder, data_dir, tmp_path / "results", "--baselines=mfcc", f"--features=theirs={empty}")
+    assert run_command(main, asked) == 2
+    said = capsys.readouterr()
+    assert "not evaluated: theirs on emomusic" in said.err.splitlines()[-1]
+    assert {r.encoder.name for r in read_results(tmp_path / "results")} == {"tiny", "MFCC"}
+    assert "report.html" in said.out
+
+
+def test_an_incomplete_data_set_is_left_out_of_all(encoder, data_dir, tmp_path, capsys):
+    """GTZAN without anything in it, beside a whole EmoMusic; named, it is an error."""
+    folder = tmp_path / "MIR"
+    shutil.copytree(data_dir, folder)
+    (folder / "gtzan").mkdir()
+    asked = command(encoder, folder, tmp_path / "results", "--baselines=mfcc")
+    assert run_command(main, asked) == 0
+    assert "gtzan_genre: left out, " in capsys.readouterr().out
+    assert run_command(main, [*asked, "--plan"]) == 0
+    assert run_command(main, [*asked, "--tasks=gtzan_genre,emomusic"]) == 2
+
+
+def test_features_from_elsewhere_say_that_windows_are_their_own(data_dir, tmp_path):
+    """Their protocol is another one, and is marked as such."""
+    features = tmp_path / "theirs"
+    features.mkdir()
+    for number, song in enumerate(sorted((data_dir / "emomusic").rglob("*.mp3"))):
+        np.save(features / f"{song.stem}.npy", np.random.default_rng(number).normal(size=(2, 4, 8)))
+    asked = [f"--data_dir={data_dir}", f"--output={tmp_path}", "--baselines=mfcc", f"--features={features}"]
+    assert run_command(main, [*asked, "--tasks=emomusic", "--networks=linear", "--seeds=1", "--max_missing=1"]) == 0
+    by_kind = {result.encoder.kind: result.protocol_id for result in read_results(tmp_path)}
+    assert "windows as the files have them" in by_kind["files"] and "windows 5s" in by_kind["baseline"]
+
+
+def test_layers_of_beats_have_to_exist(encoder, data_dir, tmp_path, capsys):
+    assert run_command(main, command(encoder, data_dir, tmp_path, "--beat_layers=0,99")) == 2
+    assert "no encoder here has layer 99" in capsys.readouterr().err
+
+
 @pytest.mark.long
 def test_a_killed_evaluation_ends_with_the_same_numbers(encoder, data_dir, tmp_path):
     program = [sys.executable, "-m", "musicssl_jax.evaluate"]
@@ -131,6 +192,7 @@ def test_all_13_tasks_run_on_small_sets(encoder, tmp_path, capsys):
     assert set(results) == {(name, task) for name in ("tiny", "MFCC") for task in TASKS}
     assert results["MFCC", "nsynth_instrument"].main_scores.mean() > 0.7
     assert results["MFCC", "gtzan_beats"].main_scores.mean() > 0.5
+    assert "batches of 512, at most 30 epochs" in results["MFCC", "gtzan_beats"].protocol_id  # as it was done
     table = (tmp_path / "results" / "table.md").read_text()
     assert all(name in table for name in ("tiny", "MFCC", "MAP-Music2Vec"))
     capsys.readouterr()

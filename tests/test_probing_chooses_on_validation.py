@@ -47,6 +47,18 @@ def test_a_layer_that_wins_on_test_alone_is_not_chosen():
     assert nearest_neighbours(problem).layer != "0"
 
 
+def test_halving_is_for_the_choice_alone():
+    """Each seed of the chosen probe goes on to its own end, as if no probe had ever been given up."""
+    problem, _ = planted("class", knows=(1,), noise=0.8)
+    halved, whole = (
+        choose_and_train(problem, dataclasses.replace(QUICK, halving=n, seeds=(0, 1, 2, 3, 4)), "linear")
+        for n in (3, 0)
+    )
+    assert (halved.layer, halved.rate) == (whole.layer, whole.rate)  # else the two say nothing of each other
+    np.testing.assert_array_equal(halved.valid_scores, whole.valid_scores)
+    np.testing.assert_array_equal(halved.answers, whole.answers)
+
+
 def test_labels_of_test_units_have_to_be_blank():
     problem, truth = planted("class")
     with pytest.raises(ValueError, match="have to be blank"):

@@ -78,7 +78,7 @@ def test_marks_say_what_cannot_be_trusted(report):
 
 def test_scores_that_are_not_numbers_are_dashes(report):
     rows = markdown_rows((report[0] / "table.md").read_text())
-    assert rows["strong¹"][2] == NOT_A_NUMBER
+    assert rows["strong¹"][2] == f"{NOT_A_NUMBER} °"
     content = json.loads((report[0] / "results.json").read_text())
     cell = next(row for row in content["rows"] if row["encoder"] == "strong")["cells"]["nsynth_pitch"]
     assert cell["mean"] is None and cell["low"] is None
@@ -173,6 +173,44 @@ def test_a_row_of_several_pretraining_seeds_says_nothing():
         table = make_table([dataclasses.replace(result, encoder=encoder)])
         assert table.rows[0].mark == mark
         assert [note[0] for note in table.footnotes if note[0] in "¹²"] == list(mark)
+
+
+def test_who_was_not_checked_is_marked_everywhere(tmp_path):
+    """A checked encoder, one that heard the music, one that nobody checked; baselines have heard nothing."""
+    unknown = Contamination(None, None, None, note="not checked: no data")
+    made = {
+        "clean": made_up_result("emomusic", "clean", contamination=CLEAN),
+        "heard": made_up_result("emomusic", "heard", contamination=HEARD),
+        "unsaid": made_up_result("emomusic", "unsaid"),
+        "unknown": made_up_result("emomusic", "unknown", kind="function", contamination=unknown),
+        "mfcc": made_up_result("emomusic", "mfcc", kind="baseline"),
+    }
+    marks = {"clean": "", "heard": "†", "unsaid": "°", "unknown": "°", "mfcc": ""}
+    table = make_table(list(made.values()))
+    assert {row.name: row.cells["emomusic"].marks for row in table.rows} == marks
+    assert {note[0] for note in table.footnotes} >= {"†", "°"}
+    lines = compare({name: [result] for name, result in made.items()}, tmp_path)
+    rows = json.loads((tmp_path / "compare.json").read_text())
+    assert all(row["marks"] == [marks[row["a"]], marks[row["b"]]] for row in rows)
+    for text in ("\n".join(lines), (tmp_path / "compare.md").read_text(), (tmp_path / "compare.html").read_text()):
+        assert "heard in pretraining" in text and "not checked" in text and "°" in text
+
+
+def test_a_task_of_few_groups_is_not_tested_and_says_so(tmp_path):
+    """Five singers cannot show a difference; Holm's correction does not count them."""
+    pair = {
+        name: [
+            made_up_result("vocalset_technique", name, skill=skill, groups=5),
+            made_up_result("gtzan_genre", name, skill=skill, units=60, groups=60),
+        ]
+        for name, skill in (("weak", 0.1), ("strong", 3.0))
+    }
+    compare(pair, tmp_path)
+    rows = {row["task"]: row for row in json.loads((tmp_path / "compare.json").read_text())}
+    assert rows["vocalset_technique"]["p"] is None and not rows["vocalset_technique"]["significant"]
+    assert rows["gtzan_genre"]["p_holm"] == rows["gtzan_genre"]["p"]
+    for file in ("compare.md", "compare.html"):
+        assert "5 groups: too few to tell" in (tmp_path / file).read_text()
 
 
 def test_cells_without_a_score_keep_their_marks():

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from musicssl_jax.mir.contamination.check import Found, contamination, find_matches
 from musicssl_jax.mir.contamination.index import Index, ensure_index
-from musicssl_jax.mir.contamination.pretraining import pretraining_collections
+from musicssl_jax.mir.contamination.pretraining import Pretraining, pretraining_collections
 from musicssl_jax.mir.features.encoders import Representation
 from musicssl_jax.mir.report.results import Contamination
 from musicssl_jax.mir.tasks.task import Recording, Task, TaskData
@@ -38,10 +40,10 @@ def contaminations(
     searched: dict[tuple[str, ...], dict[str, Found]] = {}
     out = []
     for contestant in contestants:
-        if contestant.checkpoint is None or contestant.seeds is None:
+        pretraining = _pretraining(contestant, given)
+        if pretraining is None:
             out.append(contestant)
             continue
-        pretraining = pretraining_collections(contestant.checkpoint, given=given)
         for line in pretraining.not_checked:
             say(f"{contestant.name}: not checked for contamination: {line}")
         key = tuple(map(str, pretraining.folders))
@@ -55,6 +57,14 @@ def contaminations(
         }
         out.append(contestant._replace(contamination=by_task))
     return out
+
+
+def _pretraining(contestant: Contestant, given: Sequence[str]) -> Pretraining | None:
+    """What it was trained on: as its checkpoint says, or else as the user does. None: untrained, or nobody says."""
+    if contestant.checkpoint is not None and contestant.seeds is not None:
+        return pretraining_collections(contestant.checkpoint, given=given)
+    foreign = isinstance(contestant.source, Path) or contestant.source.kind == "function"
+    return Pretraining(tuple(map(epath.Path, given)), ()) if foreign and given else None
 
 
 def _search(indexes: Sequence[Index], found: Sequence[tuple[Task, TaskData]], journal: Path) -> dict[str, Found]:

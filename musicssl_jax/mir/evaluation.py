@@ -1,6 +1,8 @@
 """From encoders and data sets to results: each recording through an encoder once, probes on what is stored."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +14,11 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.contestants import Contestant
 from musicssl_jax.mir.features.extract import ensure_features, windows_name
 from musicssl_jax.mir.features.precomputed import PrecomputedFeatures
+from musicssl_jax.mir.features.recordings import source_bytes
 from musicssl_jax.mir.features.store import FeatureStore
 from musicssl_jax.mir.probed_beats import probe_beats
 from musicssl_jax.mir.probed_task import Answers, Say, probe_task
-from musicssl_jax.mir.probing.settings import Settings, settings_for
+from musicssl_jax.mir.probing.settings import Settings, for_frames, settings_for
 from musicssl_jax.mir.report.results import EncoderKind, ProbedEncoder, TaskResult, slug
 from musicssl_jax.mir.tasks.completeness import checked
 from musicssl_jax.mir.tasks.split_hash import split_sha256
@@ -27,6 +30,14 @@ VERSION = 1
 
 EPOCHS = {"nsynth": 50}
 """MARBLE v1's, where it is not 100."""
+
+
+class Failure(NamedTuple):
+    """What of the table could not be made, and why."""
+
+    encoder: str
+    task: str
+    reason: str
 
 
 class Options(NamedTuple):
@@ -43,49 +54,71 @@ class Options(NamedTuple):
 
 def evaluate(
     contestants: Sequence[Contestant], found: Sequence[tuple[Task, TaskData]], options: Options, say: Say
-) -> list[TaskResult]:
+) -> tuple[list[TaskResult], list[Failure]]:
     """All results, which are saved as they come; those that are there already are not made again.
 
-    Of several processes all make features, and the first alone has results.
-    Raises UserError: features cannot be made, or a task has too few recordings that can be used.
+    What cannot be made (features of one encoder, a task of whose recordings too few can be used) is among the
+    failures, and does not keep the rest from being made. Of several processes all make features, and the first alone
+    has results. Raises UserError: no encoder has one of `options.beat_layers`.
     """
+    _check_beat_layers(contestants, options)
     groups = _by_audio(found, options.protocol)
     passes = [_OnDemand(contestant, group, options) for contestant in contestants for group in groups]
     if jax.process_count() > 1:
         for features in passes:
             features.made_together()
     if jax.process_index() > 0:
-        return []
-    results = []
+        return [], []
+    results, failures = [], []
     for features in passes:
-        contestant = features.contestant
+        name = features.contestant.name
         for task, data in features.group:
-            say(f"{contestant.name}: {task.name}")
-            result = _finished(contestant, task, data, features, options)
-            if result is None:
-                result = _evaluate_task(contestant, task, data, features, options, say)
-                if result is None:
-                    continue
-                result.save(options.output)
-            results.append(result)
-            said = f"{result.metric} {np.mean(result.main_scores):.3f}"
-            say(f"{contestant.name}: {task.name}: {said}")
-    return results
+            say(f"{name}: {task.name}")
+            try:
+                result = _one_result(task, data, features, options, say)
+            except UserError as error:
+                failures.append(Failure(name, task.name, str(error)))
+                say(f"{name}: {task.name}: {error}")
+                continue
+            if result is not None:
+                results.append(result)
+                say(f"{name}: {task.name}: {result.metric} {np.mean(result.main_scores):.3f}")
+    return results, failures
 
 
-def protocol_id(task: Task, settings: Settings, protocol: ProtocolName) -> str:
-    """All that changes scores but for encoder and split."""
+def _one_result(task: Task, data: TaskData, features: "_OnDemand", options: Options, say: Say) -> TaskResult | None:
+    """From an earlier command, or made and saved now. None: this contestant cannot be asked."""
+    contestant = features.contestant
+    result = _finished(contestant, task, data, features, options)
+    if result is None:
+        result = _evaluate_task(contestant, task, data, features, options, say)
+        if result is not None:
+            result.save(options.output)
+    return result
+
+
+def _check_beat_layers(contestants: Sequence[Contestant], options: Options) -> None:
+    layers = [c.source.layers for c in contestants if not isinstance(c.source, Path) and c.source.frame_rate]
+    wanted = max(options.beat_layers or (0,))
+    if layers and wanted >= max(layers):
+        raise UserError(f"--beat_layers: no encoder here has layer {wanted}; the last is {max(layers) - 1}")
+
+
+def protocol_id(task: Task, settings: Settings, protocol: ProtocolName, *, windows: str = "") -> str:
+    """All that changes scores but for encoder and split. windows: where they are not the protocol's."""
     of_task = task.protocols[protocol]
+    rows = settings.rows_per_epoch
     return "; ".join(
         [
             f"{protocol} {VERSION}",
-            f"windows {windows_name(of_task.windows)}",
+            f"windows {windows or windows_name(of_task.windows)}",
             f"answers by {of_task.unit}",
             *([f"the best of {', '.join(of_task.ensembles)} on validation"] if of_task.ensembles else []),
             "features standardised on train" if settings.standardise else "features as they are",
             f"mean of {settings.average}",
             f"batches of {settings.batch}, at most {settings.epochs} epochs, patience {settings.patience_rate} and "
             f"{settings.patience_stop}",
+            *([f"{rows} rows an epoch"] if rows is not None else []),
             *([f"other sizes from {settings.large_rows} windows on"] if settings.large_rows is not None else []),
             f"{len(settings.rates)} rates {settings.rates[0]:g} to {settings.rates[-1]:g}",
         ]
@@ -103,6 +136,18 @@ class _OnDemand:
     def sha256(self) -> str:
         source = self.contestant.source
         return self.get().sha256 if isinstance(source, Path) else source.sha256  # type: ignore[union-attr]
+
+    @property
+    def windows(self) -> str:
+        """How they are cut, where that is not the protocol's to say."""
+        return "as the files have them" if isinstance(self.contestant.source, Path) else ""
+
+    def audio_sha256(self, data: TaskData) -> str:
+        """Of the sizes and times of a task's audio files, by which replaced ones are noticed."""
+        if isinstance(self.contestant.source, Path):
+            return ""
+        files = sorted((id, source_bytes(recording)) for id, recording in data.recordings.items())
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     @property
     def beat_layers(self) -> tuple[int, ...]:
@@ -151,7 +196,8 @@ def _by_audio(found: Sequence[tuple[Task, TaskData]], protocol: ProtocolName) ->
 
 def _settings(task: Task, options: Options) -> Settings:
     epochs = EPOCHS.get(task.data_set, 100)
-    return settings_for(options.protocol, task=task.name, seeds=options.seeds, epochs=epochs)
+    settings = settings_for(options.protocol, task=task.name, seeds=options.seeds, epochs=epochs)
+    return for_frames(settings) if task.kind == "beats" else settings
 
 
 def _finished(
@@ -163,18 +209,38 @@ def _finished(
         result = TaskResult.load(path)
     except UserError:  # there is none, or its writer was killed
         return None
+    settings = _settings(task, options)
     wanted = {
-        "protocol_id": protocol_id(task, _settings(task, options), options.protocol),
+        "protocol_id": protocol_id(task, settings, options.protocol, windows=features.windows),
         "split_sha256": split_sha256(data),
-        "seeds": tuple(range(options.seeds)),
+        "audio_sha256": features.audio_sha256(data),
+        "seeds": settings.seeds,
     }
+    if task.kind == "beats":
+        wanted["layer_names"] = tuple(map(str, features.beat_layers))
     same = all(getattr(result, name) == value for name, value in wanted.items())
     networks = [network for network in options.networks if task.kind != "beats" or network != "knn"]
     same = same and list(result.scores) == networks and result.encoder.sha256 == features.sha256
-    if not same:
+    if not same or not _has_the_same_examples(result, task, data, features, options):
         return None
     found = contestant.contamination.get(task.name)
-    return dataclasses.replace(result, contamination=found)
+    if found is not None and found != result.contamination:
+        result = dataclasses.replace(result, contamination=found)
+        result.save(options.output)
+    return result
+
+
+def _has_the_same_examples(
+    result: TaskResult, task: Task, data: TaskData, features: _OnDemand, options: Options
+) -> bool:
+    """Recordings that could not be used then are tried again. UserError: too many of them cannot be used now."""
+    if result.missing != len(data.missing):
+        data = _without_rejected(task, data, features.get().rejected, options.max_missing)
+    return result.missing == len(data.missing) and dict(result.counts) == _counts(data.examples)
+
+
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
+    return {part: sum(example.part == part for example in examples) for part in PARTS}
 
 
 def _evaluate_task(
@@ -185,7 +251,7 @@ def _evaluate_task(
     if task.kind == "beats" and not layers:
         say(f"{contestant.name}: left out of {task.name}: it has no frames")
         return None
-    split, settings = split_sha256(data), _settings(task, options)
+    digests, settings = (split_sha256(data), features.audio_sha256(data)), _settings(task, options)
     got = features.get()
     data = _without_rejected(task, data, got.rejected, options.max_missing)
     examples = sorted(data.examples, key=lambda example: example.recording)
@@ -194,7 +260,7 @@ def _evaluate_task(
     else:
         protocol = task.protocols[options.protocol]
         answers = probe_task(task, protocol, examples, got, settings, options.networks, say)
-    return _result(contestant, task, data, examples, answers, features.sha256, split, settings, options)
+    return _result(contestant, task, data, examples, answers, features, digests, settings, options)
 
 
 def _without_rejected(task: Task, data: TaskData, rejected: Mapping[str, str], max_missing: float) -> TaskData:
@@ -202,6 +268,9 @@ def _without_rejected(task: Task, data: TaskData, rejected: Mapping[str, str], m
     gone = [example for example in data.examples if example.recording in rejected]
     if not gone:
         return data
+    if len(gone) == len(data.examples):
+        first = gone[0].recording
+        raise UserError(f"{task.name}: none of its recordings has features; {first}: {rejected[first]}")
     missing = tuple(Missing(e.recording, e.part, rejected[e.recording]) for e in gone)
     kept = tuple(example for example in data.examples if example.recording not in rejected)
     less = dataclasses.replace(data, examples=kept, missing=data.missing + missing, notes=())
@@ -214,22 +283,24 @@ def _result(
     data: TaskData,
     examples: Sequence[Example],
     answers: Answers,
-    sha256: str,
-    split: str,
+    features: _OnDemand,
+    digests: tuple[str, str],
     settings: Settings,
     options: Options,
 ) -> TaskResult:
+    """digests: of the split and of the audio, as it was before the encoder read it."""
     source = contestant.source
     kind: EncoderKind = "files" if isinstance(source, Path) else source.kind
     notes = () if isinstance(source, Path) else source.notes
     return TaskResult(
         task=task.name,
         protocol=options.protocol,
-        protocol_id=protocol_id(task, settings, options.protocol),
-        split_sha256=split,
-        counts={part: sum(example.part == part for example in examples) for part in PARTS},
+        protocol_id=protocol_id(task, settings, options.protocol, windows=features.windows),
+        split_sha256=digests[0],
+        audio_sha256=digests[1],
+        counts=_counts(examples),
         missing=len(data.missing),
-        encoder=ProbedEncoder(contestant.name, kind, sha256, contestant.seeds, notes),
+        encoder=ProbedEncoder(contestant.name, kind, features.sha256, contestant.seeds, notes),
         seeds=settings.seeds,
         main_network=options.networks[0],
         contamination=contestant.contamination.get(task.name),

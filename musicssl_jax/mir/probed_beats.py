@@ -17,7 +17,7 @@ from musicssl_jax.mir.features.store import Frames
 from musicssl_jax.mir.metrics import per_track_f, score
 from musicssl_jax.mir.probed_task import Answers, Say
 from musicssl_jax.mir.probing.problem import TEST, Problem, blank_test
-from musicssl_jax.mir.probing.settings import Settings, for_frames
+from musicssl_jax.mir.probing.settings import Settings, for_seeds
 from musicssl_jax.mir.probing.training import Probe, train_probes
 from musicssl_jax.mir.report.results import Chosen
 from musicssl_jax.mir.tasks.task import PARTS, Example, Task
@@ -63,9 +63,8 @@ def probe_beats(
     networks: Sequence[str],
     say: Say,
 ) -> Answers:
-    """Probes of the networks that are trained ("mlp", "linear"), on `layers`."""
+    """Probes of the networks that are trained ("mlp", "linear"), on `layers`, by settings that are `for_frames`."""
     began = time.monotonic()
-    settings = for_frames(settings)
     trained = [network for network in networks if network != "knn"]
     grids = {network: np.empty((len(layers), len(settings.rates))) for network in trained}
     for number, layer in enumerate(layers):
@@ -138,7 +137,7 @@ def _final(
     frames = _frames(store, examples, layers[which])
     problem = _problem(examples, frames)
     probes = [Probe(0, settings.rates[rate], seed) for seed in settings.seeds]
-    final = train_probes(problem, probes, settings, _hidden(settings, network), keep=True)
+    final = train_probes(problem, probes, for_seeds(settings), _hidden(settings, network), keep=True)
     assert final.answers is not None
     spans = _test_spans(examples, frames.offsets)
     decoded, picked = [], []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musicssl_jax.mir.probing.problem import Problem
-from musicssl_jax.mir.probing.settings import Network, Settings
+from musicssl_jax.mir.probing.settings import Network, Settings, for_seeds
 from musicssl_jax.mir.probing.training import MIXED, Probe, Trained, train_probes
 from musicssl_jax.shapes import Float
 
@@ -55,7 +55,7 @@ def choose_and_train(
     say(f"{network}: layer {names[choice]} at {settings.rates[rate]:g}, now with {len(settings.seeds)} seeds")
     layer = MIXED if choice == len(singles) else int(choice)
     probes = [Probe(layer, settings.rates[rate], seed) for seed in settings.seeds]
-    final = train_probes(problem, probes, settings, hidden, keep=True)
+    final = train_probes(problem, probes, for_seeds(settings), hidden, keep=True)
     assert final.answers is not None
     return Outcome(
         choices=names,

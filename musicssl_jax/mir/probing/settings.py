@@ -71,6 +71,11 @@ def for_size(settings: Settings, train_rows: int) -> Settings:
     return replace(settings, batch=512, epochs=min(settings.epochs, 50), halving=4)
 
 
+def for_seeds(settings: Settings) -> Settings:
+    """The settings for the chosen probe: each of its seeds goes on to its own end."""
+    return replace(settings, halving=0)
+
+
 def for_frames(settings: Settings) -> Settings:
-    """The same for probes of single frames, of which there are hundreds of thousands."""
+    """The settings for probes of single frames, of which there are hundreds of thousands; in either protocol."""
     return replace(settings, batch=512, epochs=30, halving=3, rows_per_epoch=32_768, valid_rows=32_768)

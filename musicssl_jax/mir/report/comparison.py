@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musicssl_jax.mir.report.results import TaskResult
-from musicssl_jax.mir.report.statistics import SIGNIFICANT, Difference, difference, holm, why_not_comparable
+from musicssl_jax.mir.report.statistics import SIGNIFICANT, Difference, can_differ, difference, holm, why_not_comparable
+from musicssl_jax.mir.report.tables import contamination_mark
 from musicssl_jax.mir.tasks.catalogue import TASKS
 
 
@@ -24,6 +25,12 @@ class Compared(NamedTuple):
     @property
     def significant(self) -> bool:
         return self.p_holm < SIGNIFICANT
+
+    @property
+    def undecidable(self) -> str:
+        """Why no difference, however large, could be called significant; "": it could."""
+        groups = len(np.unique(self.a.group))
+        return "" if can_differ(groups) else f"{groups} groups: too few to tell"
 
 
 class Pair(NamedTuple):
@@ -49,6 +56,7 @@ def to_json(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         {"a": pair.a, "b": pair.b, "task": row.task}
         | {name: _finite(value) for name, value in (row.difference._asdict() if row.difference else {}).items()}
         | {"p_holm": _finite(row.p_holm), "significant": row.significant, "refused": row.refused}
+        | {"marks": [contamination_mark(row.a), contamination_mark(row.b)]}
         for pair in pairs
         for row in pair.tasks
     ]

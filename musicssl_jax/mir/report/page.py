@@ -15,6 +15,7 @@ from musicssl_jax.mir.report.tables import (
     Row,
     Table,
     cell_text,
+    contamination_mark,
     percent,
     printed_text,
     shown_published,
@@ -246,12 +247,16 @@ def _contamination(found: Contamination | None) -> str:
 
 
 def _comparison_cells(row: Compared) -> list[str]:
-    means = [percent(float(result.main_scores.mean())) for result in (row.a, row.b)]
+    means = [percent(float(r.main_scores.mean())) + contamination_mark(r) for r in (row.a, row.b)]
     cells = [f"<td>{text}</td>" for text in means]
     if row.difference is None:
         return [*cells, f'<td colspan="5" class="bad">not compared: {_text(row.refused or "")}</td>']
     d = row.difference
-    verdict = f'<td class="yes">{"b" if d.gain > 0 else "a"} is better</td>' if row.significant else "<td></td>"
+    verdict = (
+        f'<td class="yes">{"b" if d.gain > 0 else "a"} is better</td>'
+        if row.significant
+        else f"<td>{row.undecidable}</td>"
+    )
     interval = NOT_A_NUMBER if math.isnan(d.low) else f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
     numbers = (signed(d.gain), interval, p_text(d.p), p_text(row.p_holm))
     return [*cells, *(f"<td>{text}</td>" for text in numbers), verdict]

@@ -72,6 +72,7 @@ class TaskResult:
     networks without seeds have one. layer_scores_valid: network -> best validation score of each of `layer_names`, the
     last of which may be "weighted", which a network may lack. layer_weights: of the layers, or of all but the first.
     confusion: rows are the truth. seconds: what all of the task took.
+    audio_sha256: of the sizes and times of its audio files; "" where features came without.
 
     Of the main network on the test part's units (recordings or windows): recording, group (units,), truth (units, ...),
     outputs (seeds, units, outputs). For beats instead of these two f (seeds, units): each track's main metric.
@@ -103,6 +104,7 @@ class TaskResult:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = math.nan
     notes: tuple[str, ...] = ()
+    audio_sha256: str = ""
 
     def __post_init__(self) -> None:
         problem = next(_problems(self), None)

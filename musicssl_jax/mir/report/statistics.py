@@ -59,7 +59,14 @@ def difference(a: TaskResult, b: TaskResult) -> Difference:
         return Difference(gain, np.nan, np.nan, np.nan)
     beyond = min(np.sum(gains <= 0), np.sum(gains >= 0))
     groups = _groups(a)
-    return Difference(gain, *_ends(gains, groups), _two_sided((1 + beyond) / (1 + len(gains)), groups))
+    p = _two_sided((1 + beyond) / (1 + len(gains)), groups) if can_differ(groups) else np.nan
+    return Difference(gain, *_ends(gains, groups), p)
+
+
+def can_differ(groups: int) -> bool:
+    """Whether so many groups can show a difference at all: of five singers even one that every draw agrees on has a p
+    above SIGNIFICANT. Such tasks have no p, and Holm's correction does not count them."""
+    return groups > 1 and _two_sided(1 / (1 + DRAWS), groups) < SIGNIFICANT
 
 
 def why_not_comparable(a: TaskResult, b: TaskResult) -> str | None:

@@ -18,12 +18,14 @@ from musicssl_jax.mir.tasks.catalogue import TASKS
 
 NOT_A_NUMBER = "\N{EN DASH}"
 CONTAMINATED = "†"
+UNCHECKED = "°"
 OTHER_PROTOCOL = "‡"
 ONE_SEED = "¹"
 UNKNOWN_SEEDS = "²"
 
 FOOTNOTES = {
     CONTAMINATED: f"{CONTAMINATED} recordings of this task were heard in pretraining.",
+    UNCHECKED: f"{UNCHECKED} not checked against the music that the encoder was pretrained on.",
     OTHER_PROTOCOL: f"{OTHER_PROTOCOL} another protocol, split or test set than the column's others: not comparable "
     "with them.",
     ONE_SEED: f"{ONE_SEED} one pretraining seed: the spread is of probes alone and says nothing of "
@@ -198,9 +200,18 @@ def _short_text(cell: Cell | None) -> str:
 def _cell(result: TaskResult, unusual: bool) -> Cell:
     scores = result.main_scores
     spread = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
-    contaminated = result.contamination is not None and result.contamination.found
-    marks = CONTAMINATED * contaminated + OTHER_PROTOCOL * unusual
+    marks = contamination_mark(result) + OTHER_PROTOCOL * unusual
     return Cell(float(scores.mean()), spread, *interval(result), marks)
+
+
+def contamination_mark(result: TaskResult) -> str:
+    """CONTAMINATED or UNCHECKED; none for what has heard nothing, baselines and random encoders included."""
+    if result.encoder.kind in ("baseline", "random"):
+        return ""
+    found = result.contamination
+    if found is not None and found.found:
+        return CONTAMINATED
+    return UNCHECKED if found is None or None in (found.train, found.valid, found.test) else ""
 
 
 def _setting(result: TaskResult) -> tuple[str, str, bytes]:

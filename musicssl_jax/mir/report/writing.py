@@ -11,7 +11,17 @@ from musicssl_jax.mir.report.comparison import Compared, Pair, by_task, compare_
 from musicssl_jax.mir.report.page import Picture, comparison_page, p_text, report_page, signed
 from musicssl_jax.mir.report.results import TaskResult, slug, to_json
 from musicssl_jax.mir.report.statistics import DRAWS, SIGNIFICANT
-from musicssl_jax.mir.report.tables import NOT_A_NUMBER, Table, as_csv, make_table, markdown, percent, text_table
+from musicssl_jax.mir.report.tables import (
+    FOOTNOTES,
+    NOT_A_NUMBER,
+    Table,
+    as_csv,
+    contamination_mark,
+    make_table,
+    markdown,
+    percent,
+    text_table,
+)
 
 COMPARISON_NOTES = (
     "Test scores in percent, of the main metric, means over probe seeds. Interval and p: paired bootstrap, "
@@ -58,10 +68,11 @@ def compare(results_by_name: Mapping[str, Sequence[TaskResult]], folder: Path) -
     pairs = compare_pairs({name: by_task(results) for name, results in results_by_name.items()})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "compare.md", "\n".join(_comparison_markdown(pairs)))
-    _write(folder / "compare.html", comparison_page(pairs, COMPARISON_NOTES))
+    notes = (*COMPARISON_NOTES, *_marks_of(pairs))
+    _write(folder / "compare.md", "\n".join(_comparison_markdown(pairs, notes)))
+    _write(folder / "compare.html", comparison_page(pairs, notes))
     _write(folder / "compare.json", json.dumps(comparison.to_json(pairs), indent=1, allow_nan=False))
-    return [*_comparison_lines(pairs), f"comparison: {folder / 'compare.html'}"]
+    return [*_comparison_lines(pairs), *_marks_of(pairs), f"comparison: {folder / 'compare.html'}"]
 
 
 def _is_tested(results: Mapping[str, TaskResult]) -> bool:
@@ -122,11 +133,17 @@ def _said_below(table: Table) -> Iterator[str]:
     yield from (note for note in table.footnotes if note[0] in MARKS)
 
 
-MARKS = "†‡¹²"
+MARKS = "†°‡¹²"
 
 
-def _comparison_markdown(pairs: Sequence[Pair]) -> Iterator[str]:
-    yield from (f"{note}\n" for note in COMPARISON_NOTES)
+def _marks_of(pairs: Sequence[Pair]) -> list[str]:
+    """What the marks of contamination in the comparison mean."""
+    used = "".join(contamination_mark(result) for pair in pairs for row in pair.tasks for result in (row.a, row.b))
+    return [text for mark, text in FOOTNOTES.items() if mark in used]
+
+
+def _comparison_markdown(pairs: Sequence[Pair], notes: Sequence[str]) -> Iterator[str]:
+    yield from (f"{note}\n" for note in notes)
     for pair in pairs:
         yield f"## a: {pair.a}, b: {pair.b}\n"
         yield "| task | a | b | b - a | 95 % interval | p | p (Holm) | |"
@@ -137,12 +154,12 @@ def _comparison_markdown(pairs: Sequence[Pair]) -> Iterator[str]:
 
 
 def _comparison_row(row: Compared) -> list[str]:
-    means = [percent(float(result.main_scores.mean())) for result in (row.a, row.b)]
+    means = [percent(float(r.main_scores.mean())) + contamination_mark(r) for r in (row.a, row.b)]
     if row.difference is None:
         return [*means, *[NOT_A_NUMBER] * 4, f"not compared: {row.refused}"]
     d = row.difference
     interval = NOT_A_NUMBER if d.low != d.low else f"[{signed(d.low)}, {signed(d.high)}]"
-    verdict = ("b is better" if d.gain > 0 else "a is better") if row.significant else ""
+    verdict = ("b is better" if d.gain > 0 else "a is better") if row.significant else row.undecidable
     return [*means, signed(d.gain), interval, p_text(d.p), p_text(row.p_holm), verdict]
 
 

@@ -19,8 +19,8 @@ def checked(data: TaskData, task: Task, max_missing: float) -> TaskData:
         if gaps and len(gaps) > max_missing * (counts[part] + len(gaps)):
             raise UserError(
                 f"{task.name}: {len(gaps)} of {counts[part] + len(gaps)} recordings of its {part} part are missing, "
-                f"more than the {max_missing:.0%} allowed: {_named(gaps)}; complete {task.data_set}/ "
-                "(--check-data says how) or raise --max_missing"
+                f"more than the {max_missing:.0%} allowed: {_named(gaps)}; complete what is missing "
+                f"(--check-data says how to get {task.data_set}/) or raise --max_missing"
             )
     if empty := [part for part in PARTS if not counts[part]]:
         raise UserError(f"{task.name}: no recording in its {' and '.join(empty)} part; see --check-data")

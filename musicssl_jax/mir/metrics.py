@@ -96,7 +96,7 @@ def weighted_main_score(
     if task.kind == "tags":
         scores = _weighted_roc_auc(truth, outputs, draws)
     elif task.kind == "numbers":
-        scores = np.array([_r2_of_draw(truth, outputs, w) for w in draws])
+        scores = _weighted_r2(truth, outputs, draws)
     else:
         scores = _mean_over(draws, _example_scores(task, truth, outputs))
     return scores.reshape(weights.shape[:-1])
@@ -168,9 +168,17 @@ def _mean_over(draws: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return draws @ scores / draws.sum(axis=1)
 
 
-def _r2_of_draw(truth: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float:
-    drawn = np.repeat(np.arange(len(weights)), weights)
-    return float(r2_score(truth[drawn], outputs[drawn])) if len(drawn) > 1 else np.nan
+def _weighted_r2(truth: np.ndarray, outputs: np.ndarray, draws: np.ndarray) -> Float[np.ndarray, "draws"]:
+    """`r2_score` of every draw at once; as there, a truth that does not vary scores 1 where it is met, else 0."""
+    truth, outputs = truth.astype(np.float64), outputs.astype(np.float64)
+    count = draws.sum(axis=1, keepdims=True)
+    centred = truth - truth.mean(axis=0)  # the variance of a draw is a difference of squares
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = draws @ centred**2 - (draws @ centred) ** 2 / count
+        varies = total > 1e-12 * (draws @ centred**2)
+        residual = draws @ (truth - outputs) ** 2
+        scores = np.where(varies, 1 - residual / total, residual == 0).mean(axis=1)
+    return np.where(count[:, 0] > 1, scores, np.nan)
 
 
 @lru_cache

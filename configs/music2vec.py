@@ -91,6 +91,7 @@ def base() -> dict:
         "seed": 0,  # decides initialisation, crops, masks and dropout
         "log_every": 50,  # steps between rows of metrics
         "precision": "bfloat16",  # of the matrix products; "float32" means full float32 everywhere
+        "prng": "threefry2x32",  # "rbg" is faster on TPUs, but its draws for a clip depend on the batch around it
         "data": {
             # Built data sets or folders of audio, separated by commas; "musicbox": embedded synthetic music.
             "path": "",
@@ -109,6 +110,11 @@ def base() -> dict:
         "mesh": {
             "data": -1,  # devices that share a batch; -1: all that fsdp leaves
             "fsdp": 1,  # devices that share one copy of parameters, moments and teacher
+        },
+        # How it is computed, which changes results by rounding alone; free to change when a run goes on.
+        "compute": {
+            "attention": "auto",  # "xla", "cudnn" (GPU), "splash" (TPU); auto: what suits devices and dropout
+            "remat": "none",  # what the backward pass computes anew to save memory: "products", "blocks", "all"
         },
         "model": {
             # (channels, kernel, stride): 320 samples a frame, which is 50 frames a second at 16 kHz

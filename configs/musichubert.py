@@ -91,6 +91,7 @@ def base() -> dict:
         "seed": 0,  # decides codebooks, initialisation, crops, masks and dropout
         "log_every": 50,  # steps between rows of metrics
         "precision": "bfloat16",  # of the matrix products; "float32" means full float32 everywhere
+        "prng": "threefry2x32",  # "rbg" is faster on TPUs, but its draws for a clip depend on the batch around it
         # What is predicted: label sets, each of a front end (mfcc39, mfcc60, logmel229, chroma12, chroma24, cqt84,
         # cqt336) or of a layer of an earlier run (layer:6@RUN), and how many clusters each has.
         "targets": ("mfcc39",),
@@ -127,6 +128,11 @@ def base() -> dict:
         "mesh": {
             "data": -1,  # devices that share a batch; -1: all that fsdp leaves
             "fsdp": 1,  # devices that share one copy of parameters and moments
+        },
+        # How it is computed, which changes results by rounding alone; free to change when a run goes on.
+        "compute": {
+            "attention": "auto",  # "xla", "cudnn" (GPU), "splash" (TPU); auto: what suits devices and dropout
+            "remat": "none",  # what the backward pass computes anew to save memory: "products", "blocks", "all"
         },
         "model": {
             # (channels, kernel, stride): 320 samples a frame, which is 50 frames a second at 16 kHz

@@ -49,6 +49,9 @@ _BELOW_ONE = (lambda v: 0 <= v < 1, "at least 0 and less than 1")
 
 _DEMANDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("precision", *_one_of("bfloat16", "float32")),
+    ("prng", *_one_of("threefry2x32", "rbg")),
+    ("compute.attention", *_one_of("auto", "xla", "cudnn", "splash")),
+    ("compute.remat", *_one_of("none", "products", "blocks", "all")),
     ("data.sampling", *_one_of("duration", "track")),
     ("init_parts", *_one_of("trunk", "all")),
     ("model.conv_norm", *_one_of("layer", "group")),
@@ -115,6 +118,11 @@ def _relations(config: ConfigDict) -> Iterator[tuple[bool, str]]:
     """(holds, message) for each demand that joins two fields; the fields are sound by themselves."""
     data, model, schedule = config.data, config.model, config.schedule
     paths = data.path.split(",")
+    yield (
+        config.compute.attention in ("auto", "xla") or not model.attention_dropout,
+        f"config.compute.attention={config.compute.attention}: fused kernels have no dropout; set "
+        "model.attention_dropout=0, or leave it auto",
+    )
     yield all(paths) or not data.path, f"config.data.path={data.path!r}: nothing between two commas"
     yield (
         len(data.weights) in (0, len(paths)),

@@ -84,7 +84,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     # What to train, on which devices, from which data.
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
-    objective = make_objective(config)
+    objective = make_objective(config, mesh.local_devices[0].platform)
     schedule = make_schedule(config.schedule, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(mesh))
@@ -149,7 +149,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     progress = open_progress(first, config.steps, plan.shape[0])
     slow = plan.shape[0] > 1 and mesh.devices.flat[0].platform == "cpu"
     on_micro_batch = progress.inside if slow else None
-    train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed, on_micro_batch)
+    train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed, on_micro_batch, config.prng)
     valid_step = make_valid_step(objective, mesh, config.seed)
     diagnose = make_diagnose(objective)
 

@@ -86,7 +86,7 @@ def run_steps(config, mesh: Mesh, steps: int, *, seed: int = 0):
     losses = []
     with jax.set_mesh(mesh):
         state = sharded_state(objective, optimizer, mesh, config.seed)
-        train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed)
+        train_step = make_train_step(objective, optimizer, schedule, mesh, config.seed, prng=config.prng)
         for step in range(steps):
             state, row = train_step(state, (), plan.arrays(noise(plan.rows, samples, seed + step)))
             losses.append(float(row["train/loss"]))

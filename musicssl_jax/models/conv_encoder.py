@@ -1,5 +1,7 @@
 """The convolutional front end: waveform to frames (wav2vec 2.0's, shared by data2vec and HuBERT)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -66,10 +68,11 @@ class ConvLayer(nnx.Module):
 
 class ConvEncoder(nnx.Module):
     """The stack. `norm` "layer": layer norm over channels in every layer (data2vec); "group": channel norm
-    over time after the first layer only (HuBERT base)."""
+    over time after the first layer only (HuBERT base). remat: the backward pass computes each layer's inside anew."""
 
-    def __init__(self, conv_layers: ConvLayers, *, norm: str, bias: bool, rngs: nnx.Rngs):
+    def __init__(self, conv_layers: ConvLayers, *, norm: str, bias: bool, remat: bool = False, rngs: nnx.Rngs):
         self.conv_layers = conv_layers
+        self.remat = remat
         inputs = 1
         for i, (channels, kernel, _) in enumerate(conv_layers):
             layer_norm = LayerNorm(channels) if norm == "layer" else ChannelNorm(channels) if i == 0 else None
@@ -85,5 +88,6 @@ class ConvEncoder(nnx.Module):
             first = self.conv_layers[:1]
             real = jnp.arange(frame_count(waveform.shape[1], first)) < frame_count(lengths, first)[:, None]
         for i, (_, _, stride) in enumerate(self.conv_layers):
-            x = getattr(self, f"layer{i}")(x, stride, real if i == 0 else None)
+            run = partial(getattr(self, f"layer{i}"), stride=stride, real=real if i == 0 else None)
+            x = jax.checkpoint(run)(x) if self.remat else run(x)
         return x

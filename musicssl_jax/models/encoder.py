@@ -18,7 +18,10 @@ NORMALIZE_EPSILON = 1e-5  # F.layer_norm's, with which fairseq normalises a whol
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and rates of an encoder; the fields of `config.model`. Dtype: what the encoder computes in."""
+    """Sizes and rates of an encoder; the fields of `config.model`.
+
+    dtype: what the encoder computes in. attention, remat: `config.compute`'s.
+    """
 
     conv_layers: ConvLayers
     conv_norm: str
@@ -39,6 +42,8 @@ class EncoderConfig:
     positional_depth: int
     positional_groups: int
     dtype: str = "float32"
+    attention: str = "xla"
+    remat: str = "none"
 
 
 def linear_from(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
@@ -70,7 +75,9 @@ class Encoder(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         channels = config.conv_layers[-1][0]
         self.config = config
-        self.conv_encoder = ConvEncoder(config.conv_layers, norm=config.conv_norm, bias=config.conv_bias, rngs=rngs)
+        self.conv_encoder = ConvEncoder(
+            config.conv_layers, norm=config.conv_norm, bias=config.conv_bias, remat=config.remat == "all", rngs=rngs
+        )
         self.feature_norm = LayerNorm(channels)
         self.projection = linear_from(channels, config.width, rngs)
         self.mask_embedding = nnx.Param(jax.random.uniform(rngs.params(), (config.width,)))

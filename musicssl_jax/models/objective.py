@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from musicssl_jax.models.attention import choose_kernel
 from musicssl_jax.models.data2vec import Data2Vec, LossConfig, TargetConfig, TeacherConfig
 from musicssl_jax.models.encoder import EncoderConfig
 from musicssl_jax.models.hubert import Hubert, PredictionConfig
@@ -9,14 +10,17 @@ from musicssl_jax.models.masking import MaskConfig
 from musicssl_jax.targets.names import set_name, width_of
 
 
-def make_objective(config: Any) -> Data2Vec | Hubert:
+def make_objective(config: Any, platform: str | None = None) -> Data2Vec | Hubert:
     """The objective of `config.objective`; the config's groups are mappings with the fields of its parts.
 
+    platform: of the devices that compute it ("cpu", "gpu", "tpu"), which `config.compute.attention=auto` follows;
+    None: as on every platform.
     Raises ValueError when there is no such objective.
     """
+    model = EncoderConfig(**config.model, **_compute(config, platform), dtype=config.precision)
     if config.objective == "data2vec":
         return Data2Vec(
-            model=EncoderConfig(**config.model, dtype=config.precision),
+            model=model,
             mask=MaskConfig(**config.mask),
             target=TargetConfig(**config.target),
             teacher=TeacherConfig(**config.teacher),
@@ -26,7 +30,7 @@ def make_objective(config: Any) -> Data2Vec | Hubert:
         )
     if config.objective == "hubert":
         return Hubert(
-            model=EncoderConfig(**config.model, dtype=config.precision),
+            model=model,
             mask=MaskConfig(**config.mask),
             prediction=PredictionConfig(**config.prediction),
             names=tuple(map(set_name, config.targets)),
@@ -36,3 +40,14 @@ def make_objective(config: Any) -> Data2Vec | Hubert:
             regressed=width_of(config.regression) if config.regression else 0,
         )
     raise ValueError(f"objective is {config.objective!r}; known: 'data2vec', 'hubert'")
+
+
+def _compute(config: Any, platform: str | None) -> dict[str, str]:
+    """The config's choices of how to compute, "auto" decided; a config from before there were any has none."""
+    chosen = dict(config.get("compute", {}))
+    if platform and chosen:
+        model = config.model
+        chosen["attention"] = choose_kernel(
+            chosen["attention"], platform, config.precision, model.attention_dropout, model.width // model.heads
+        )
+    return chosen

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from musicssl_jax.models.attention import attend
 from musicssl_jax.models.layers import LayerNorm, Linear, dropout, fold_in, gelu, zero_padding
@@ -13,6 +14,14 @@ from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 Tap = Callable[[Any, Int[Array, ""], Float[Array, "B T D"], Float[Array, "B T D"]], Any]
 """(carried, block index, FFN output, block output) -> carried: what a caller collects along the blocks."""
+
+
+PRODUCT = "product"
+
+
+def product(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Marks what is dear to compute: remat "products" keeps it for the backward pass, and nothing else of a block."""
+    return checkpoint_name(x, PRODUCT)
 
 
 def block_linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
@@ -23,8 +32,9 @@ def block_linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
 class Attention(nnx.Module):
     """Multi-head self-attention; softmax in float32; padded frames are not attended to."""
 
-    def __init__(self, width: int, heads: int, dropout_rate: float, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, dropout_rate: float, *, kernel: str = "xla", rngs: nnx.Rngs):
         self.heads = heads
+        self.kernel = kernel
         self.dropout_rate = dropout_rate
         self.query = block_linear(width, width, rngs)
         self.key = block_linear(width, width, rngs)
@@ -38,9 +48,9 @@ class Attention(nnx.Module):
         keys: Key[Array, " B"] | None,
     ) -> Float[Array, "B T D"]:
         split = (*x.shape[:2], self.heads, -1)
-        query, key, value = (f(x).reshape(split) for f in (self.query, self.key, self.value))
-        mixed = attend(query, key, value, padding, self.dropout_rate, keys)
-        return self.out(mixed.reshape(x.shape))
+        query, key, value = (product(f(x)).reshape(split) for f in (self.query, self.key, self.value))
+        mixed = product(attend(query, key, value, padding, self.dropout_rate, keys, kernel=self.kernel))
+        return product(self.out(mixed.reshape(x.shape)))
 
 
 class Block(nnx.Module):
@@ -50,15 +60,17 @@ class Block(nnx.Module):
         self.norm_first = config.norm_first
         self.dropout_rate = config.dropout
         self.activation_dropout = config.activation_dropout
-        self.attention = Attention(config.width, config.heads, config.attention_dropout, rngs=rngs)
+        self.attention = Attention(
+            config.width, config.heads, config.attention_dropout, kernel=config.attention, rngs=rngs
+        )
         self.attention_norm = LayerNorm(config.width)
         self.feed_in = block_linear(config.width, config.ffn, rngs)
         self.feed_out = block_linear(config.ffn, config.width, rngs)
         self.feed_norm = LayerNorm(config.width)
 
     def feed_forward(self, x: Float[Array, "B T D"], keys: Key[Array, " B"] | None):
-        hidden = dropout(gelu(self.feed_in(x)), self.activation_dropout, fold_in(keys, 0))
-        return self.feed_out(hidden)
+        hidden = dropout(gelu(product(self.feed_in(x))), self.activation_dropout, fold_in(keys, 0))
+        return product(self.feed_out(hidden))
 
     def __call__(
         self,
@@ -78,6 +90,15 @@ class Block(nnx.Module):
         x = self.attention_norm(x + drop(self.attention(x, padding, fold_in(keys, 1)), 2))
         ffn = self.feed_forward(x, fold_in(keys, 3))
         return self.feed_norm(x + drop(ffn, 4)), ffn
+
+
+def rematerialised(run: Callable, policy: str) -> Callable:
+    """A block whose backward pass computes anew what `config.compute.remat` says: nothing, all but the products, all."""
+    if policy == "none":
+        return run
+    saved = jax.checkpoint_policies.save_only_these_names(PRODUCT) if policy == "products" else None
+    # Inside a scan the compiler cannot undo it, and the barriers that keep it from that elsewhere cost.
+    return jax.checkpoint(run, policy=saved, prevent_cse=False)
 
 
 class Transformer(nnx.Module):
@@ -139,9 +160,10 @@ class Transformer(nnx.Module):
                 x, ffn = nnx.merge(graph, parameters)(x, padding, fold_in(keys, index))
                 return x, tapped if tap is None else tap(tapped, index, ffn, x)
 
+            run_again = rematerialised(run, self.config.remat)
             if not rate:
-                return run(*carry), None
-            return jax.lax.cond(draw > rate, run, lambda *unchanged: unchanged, *carry), None
+                return run_again(*carry), None
+            return jax.lax.cond(draw > rate, run_again, lambda *unchanged: unchanged, *carry), None
 
         layers = (jnp.arange(self.config.layers), stacked, draws)
         (x, tapped), _ = jax.lax.scan(body, (x, tapped), layers)

@@ -14,6 +14,7 @@ FREE_FIELDS = (
     "name",
     "mesh",
     "batch.per_device",
+    "compute",
     "log_every",
     "checkpoint",
     "data.path",

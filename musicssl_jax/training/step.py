@@ -26,7 +26,9 @@ def micro_batches(clips: int, per_device: int, devices: int) -> int:
     return -(-clips // (per_device * devices))
 
 
-def make_sums(objective, mesh: Mesh, seed: int, *, grad: bool, on_micro_batch: Callable | None = None):
+def make_sums(
+    objective, mesh: Mesh, seed: int, *, grad: bool, on_micro_batch: Callable | None = None, prng: str = "threefry2x32"
+):
     """A function (params, teacher, frozen, batch, step) -> (loss sum, weight, sums, gradient sums or None).
 
     Each device of the `data` axis adds up its own micro-batches; one reduction over `data` then joins them.
@@ -37,7 +39,7 @@ def make_sums(objective, mesh: Mesh, seed: int, *, grad: bool, on_micro_batch: C
 
     def local_sums(params, teacher, frozen, batch, step):
         specs = partition_specs(params, PARTITION_RULES, mesh.shape)
-        key = jax.random.fold_in(jax.random.key(seed), step)
+        key = jax.random.fold_in(jax.random.key(seed, impl=prng), step)
 
         def loss(params, rows):
             value, (weight, sums) = objective.loss(params, teacher, frozen, rows, key, train=grad)
@@ -80,6 +82,7 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     on_micro_batch: Callable | None = None,
+    prng: str = "threefry2x32",
 ) -> Any:
     """The update, as a `jax.jit` function (state, frozen, batch) -> (state, metrics) that reuses the old state.
 
@@ -87,7 +90,7 @@ def make_train_step(
     not finite leaves parameters, moments and teacher as they were; the step still counts. A batch may have a column
     STOP (micro-batch, row), of which the metrics hold the maximum.
     """
-    sums_of = make_sums(objective, mesh, seed, grad=True, on_micro_batch=on_micro_batch)
+    sums_of = make_sums(objective, mesh, seed, grad=True, on_micro_batch=on_micro_batch, prng=prng)
 
     def train_step(state: TrainState, frozen: Any, batch: Batch):
         batch = dict(batch)

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from task_fixtures import giantsteps, jamendo, nsynth, put, read
 
 from musicssl_jax.errors import DONE, USER_ERROR, UserError
-from musicssl_jax.mir.tasks import check
+from musicssl_jax.mir.tasks import check, vocalset
+from musicssl_jax.mir.tasks.assembly import shipped_lines
 from musicssl_jax.mir.tasks.catalogue import TASKS, find_tasks
 from musicssl_jax.mir.tasks.check import check_data
 from musicssl_jax.mir.tasks.completeness import checked
@@ -121,6 +123,36 @@ def test_vocalset_is_asked_for_every_singer(tmp_path):
     put(tmp_path / "vocalset" / "FULL", {f"{name[:2]}/scales/belt/{name}.wav": "" for name in names})
     (found,) = check_data(tmp_path, find_tasks("vocalset_singer")).tasks
     assert found.difference.startswith("nothing of f3; f4;") and found.difference.endswith("10 more")
+
+
+def whole_vocalset(folder):
+    """Two recordings of every singer in every technique, and those whose names lack the singer."""
+    techniques = vocalset.TECHNIQUES + vocalset.OTHER_TECHNIQUES
+    names = [f"{s}/scales/{t}/{s}_scales_{t}_{v}" for s in vocalset.SINGERS for t in techniques for v in "xy"]
+    for line in shipped_lines("vocalset_names.txt"):
+        technique, name, singer = line.split(" ")
+        names += [f"{singer}/scales/{technique}/{name}"] if singer != "-" else []
+    put(folder, {f"FULL/{name}.wav": "" for name in names})
+    return len(names)
+
+
+@pytest.mark.parametrize("task", ["vocalset_technique", "vocalset_singer"])
+def test_a_split_by_marbles_rule_is_ready_only_with_what_it_depends_on(tmp_path, task):
+    folder = tmp_path / "vocalset"
+    count = whole_vocalset(folder)
+    (found,) = check_data(tmp_path, find_tasks(task), "marble-v1").tasks
+    assert (found.state, found.difference) == ("ready", "")
+    (note,) = [note for note in found.notes if "one that is not here moves others to other parts" in note]
+    assert f"Here are {count}: belt 40, breathy 40, fast_forte 41, fast_piano 53," in note
+    (folder / "FULL/f4/scales/straight/scales_straight_e.wav").unlink()
+    shutil.rmtree(folder / "FULL" / "m11")
+    result = check_data(tmp_path, find_tasks(task), "marble-v1")
+    (found,) = result.tasks
+    assert found.state == "unofficial" and result.exit_code == USER_ERROR
+    said = "needs the whole data set, which has m11; straight/f4_scales_straight_e as well"
+    assert said in found.difference and said in result.text() and any(said in note for note in found.notes)
+    (ours,) = check_data(tmp_path, find_tasks(task)).tasks  # whose parts do not depend on each other
+    assert not any("whole data set" in note for note in ours.notes)
 
 
 def test_the_check_is_json_too(tmp_path):

@@ -1,6 +1,7 @@
 """Baselines, functions of users and features that were made elsewhere stand beside checkpoints."""
 
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -121,10 +122,23 @@ def test_functions_that_are_not_there_are_named(encoder_of, tmp_path):
     for name, message in (
         ("their_encoder", "want module:function"),
         ("their_encoder:other", "their_encoder.py has no function other"),
+        ("sys:foo", "--encoder=sys:foo: module sys has no function foo"),
         ("nobodys_encoder:encode", "importing nobodys_encoder failed: ModuleNotFoundError"),
     ):
         with pytest.raises(UserError, match=message):
             user_function(name)
+
+
+@pytest.mark.parametrize(
+    "rate", ["None", "'16 kHz'", "'16000'", "0", "-8000", "float('nan')", "16000.5", "True", "[16000]"]
+)
+def test_a_sample_rate_that_is_none_is_quoted(encoder_of, rate):
+    with pytest.raises(UserError, match=r"^--encoder=their_encoder:encode: its sample_rate is .*: want samples a sec"):
+        encoder_of(GOOD, f"encode.sample_rate = {rate}")
+
+
+def test_a_sample_rate_may_be_any_number_that_is_whole(encoder_of):
+    assert encoder_of(GOOD, "encode.sample_rate = np.float32(24000)").sample_rate == 24000
 
 
 def test_a_function_that_changes_its_mind_is_stopped(encoder_of, tmp_path):
@@ -174,6 +188,31 @@ def test_arrays_of_others_that_will_not_do_are_named(tmp_path, array, message):
     np.save(tmp_path / "7.npy", array)
     with pytest.raises(UserError, match=message):
         PrecomputedFeatures(tmp_path, RECORDINGS).layers_for(["7"])
+
+
+def saved_as(array, path):
+    with path.open("wb") as file:
+        (np.savez if path.suffix == ".npy" else np.save)(file, array)
+
+
+@pytest.mark.parametrize(("named", "is_one"), [("7.npz", "7.npy"), ("7.npy", "7.npz")])
+def test_a_file_of_features_under_the_others_name_is_told_from_it(tmp_path, named, is_one):
+    saved_as(np.zeros((2, 1, 8)), tmp_path / named)
+    with pytest.raises(UserError, match=rf"{named} is an {is_one[1:]} by its content: rename it {is_one}"):
+        PrecomputedFeatures(tmp_path, RECORDINGS)
+
+
+def test_a_zip_of_other_things_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "7.npz", "w") as archive:
+        archive.writestr("features.txt", "none")
+    with pytest.raises(UserError, match=r"7.npz holds features.txt, which is no array: want numbers"):
+        PrecomputedFeatures(tmp_path, RECORDINGS)
+
+
+def test_times_that_are_no_numbers_are_not_known(tmp_path):
+    np.savez(tmp_path / "7.npz", features=np.zeros((2, 1, 8)), start=np.array(["now"]), end=np.array([2]))
+    layers = PrecomputedFeatures(tmp_path, RECORDINGS).layers_for(["7"])
+    assert np.isnan(layers.start).all() and layers.end.tolist() == [2]
 
 
 def test_a_folder_without_features_says_how_they_are_named(tmp_path):

@@ -21,8 +21,10 @@ from task_fixtures import (
 
 from data_pipelines.tf_example import encode_bytes
 from data_pipelines.tfds_metadata import data_set_files, tensor, text
+from musicssl_jax.errors import UserError
 from musicssl_jax.mir.tasks import mtg_jamendo
 from musicssl_jax.mir.tasks.catalogue import TASKS
+from musicssl_jax.mir.tasks.completeness import checked
 
 
 @pytest.mark.parametrize("audio", ["mp3/", "", "MagnaTagATune/audio/"])
@@ -255,6 +257,26 @@ def test_vocalset_takes_marbles_lists_for_marbles_protocol(tmp_path):
         "belt/m1_scales_belt_a": "valid",
         "belt/f2_scales_belt_a": "test",
     }
+
+
+def test_a_recording_that_marbles_lists_name_and_that_is_not_here_is_missing(tmp_path):
+    folder = tmp_path / "vocalset"
+    put(folder, {f"FULL/{s}/scales/belt/{s}_scales_belt_a.wav": "" for s in ("f1", "f2", "m1")})
+    for task in "ts":
+        lists = {"train": ("f1", "m4"), "valid": ("m1",), "test": ("f2", "m3")}
+        for part, singers in lists.items():
+            chunks = (f"belt/{singer}_scales_belt_a_0{chunk}.wav" for singer in singers for chunk in range(2))
+            put(folder, {f"{part}_{task}.txt": "\n".join(chunks) + "\n"})
+    for name in ("vocalset_technique", "vocalset_singer"):
+        data = read(name, tmp_path, "marble-v1")
+        assert [example.recording[5:7] for example in data.examples] == ["f1", "m1", "f2"]
+        assert [gap[:3] for gap in data.missing] == [
+            ("belt/m4_scales_belt_a", "train", "no such file"),
+            ("belt/m3_scales_belt_a", "test", "no such file"),
+        ]
+        assert len(checked(data, TASKS[name], 0.5).examples) == 3
+        with pytest.raises(UserError, match="1 of 2 recordings of its train part are missing"):
+            checked(data, TASKS[name], 0.4)
 
 
 @pytest.mark.parametrize("name", ["{}.low.mp3", "{}.mp3", "{}.low.flac"])

@@ -175,7 +175,11 @@ def test_marbles_lists_of_vocalset(tmp_path):
 
     assert "valid_s.txt is missing" in said_of({})
     assert "also in the train part" in said_of({"valid_s.txt": "belt/f1_scales_belt_a_01.wav\n"})
-    assert "valid_s.txt:1" in said_of({"valid_s.txt": "belt/f9_scales_belt_a_01.wav\n"})
+    for line in ("belt/f12_scales_belt_a_01.wav", "belted/f9_scales_belt_a_01.wav", "f9_scales_belt_a_01.wav"):
+        said = said_of({"valid_s.txt": f"{line}\n"})
+        assert "valid_s.txt:1" in said and line in said and "get the lists anew" in said
+    (folder / "train_s.txt").unlink()  # without it the rule is not taken in place of the lists
+    assert "train_s.txt is missing" in said_of({"valid_s.txt": "belt/f1_scales_belt_a_01.wav\n"})
 
 
 def test_prepared_data_that_need_tensorflow_say_so(tmp_path):

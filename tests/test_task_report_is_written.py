@@ -237,6 +237,18 @@ def test_encoders_are_compared_in_pairs(tmp_path, results):
     assert max(map(len, lines[:-1])) <= 120
 
 
+def test_an_output_that_is_a_file_is_named_in_one_line(tmp_path, results):
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    by_name = {name: [r for r in results if r.encoder.name == name] for name in ("strong", "mfcc")}
+    for write in (lambda: compare(by_name, place), lambda: write_report(results, place)):
+        with pytest.raises(
+            UserError, match=r"^\S*notes.txt/\S+ cannot be written \(its folder is a file\): give an --output"
+        ):
+            write()
+    assert place.read_text() == "mine" and list(tmp_path.iterdir()) == [place]
+
+
 def test_what_cannot_be_reported_is_refused(tmp_path, results):
     with pytest.raises(UserError, match="no results"):
         write_report([], tmp_path)

@@ -108,6 +108,12 @@ def test_a_kill_between_the_two_files_is_noticed(tmp_path):
         TaskResult.load(path)
 
 
+def test_a_result_that_cannot_be_saved_names_its_file(tmp_path):
+    (tmp_path / "one").write_text("not a folder")
+    with pytest.raises(UserError, match=r"one/emomusic.npz cannot be written \(.*\): give an --output that can be"):
+        made_up_result("emomusic", "one").save(tmp_path)
+
+
 def test_an_empty_folder_has_no_results(tmp_path):
     with pytest.raises(UserError, match="holds no results"):
         read_results(tmp_path)

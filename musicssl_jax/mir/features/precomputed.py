@@ -93,17 +93,24 @@ def _file_of(folder: Path, recording: Recording) -> Path | None:
 def _opened(path: Path) -> tuple[Shaped[np.ndarray, "..."], np.ndarray | None, np.ndarray | None]:
     """The features, and begin and end of the windows where the file says them."""
     try:
-        if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r"), None, None
-        with np.load(path) as archive:
+        content = np.load(path, mmap_mode="r")
+        if isinstance(content, np.ndarray) != (path.suffix == ".npy"):
+            suffix = ".npy" if isinstance(content, np.ndarray) else ".npz"
+            raise UserError(f"{path} is an {suffix} by its content: rename it {path.with_suffix(suffix).name}")
+        if isinstance(content, np.ndarray):
+            return content, None, None
+        with content as archive:
             names = archive.files
             name = names[0] if len(names) == 1 else "features"
             start, end = (archive[field] if field in names else None for field in ("start", "end"))
-            return archive[name], start, end
+            features = archive[name]
     except KeyError:
         raise UserError(f"{path} has no array named features: {WANTED}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): {WANTED}") from None
+    if not isinstance(features, np.ndarray):  # a zip of other things
+        raise UserError(f"{path} holds {name}, which is no array: {WANTED}")
+    return features, start, end
 
 
 def _shape(path: Path) -> tuple[int, int, int]:
@@ -120,6 +127,12 @@ def _read(
     features, start, end = _opened(path)
     if not np.isfinite(features).all():
         raise UserError(f"{path} holds NaN or infinite values: {WANTED}")
-    unknown = np.full(features.shape[1], np.nan)
-    start, end = (unknown if given is None or given.shape != unknown.shape else given for given in (start, end))
-    return as_dtype(np.asarray(features), np.dtype("float16")), start.astype(np.float64), end.astype(np.float64)
+    times = (_times(given, features.shape[1]) for given in (start, end))
+    return as_dtype(np.asarray(features), np.dtype("float16")), *times
+
+
+def _times(given: np.ndarray | None, windows: int) -> Float[np.ndarray, " n"]:
+    """NaN where the file does not say them."""
+    if not isinstance(given, np.ndarray) or given.shape != (windows,) or given.dtype.kind not in "fiu":
+        return np.full(windows, np.nan)
+    return given.astype(np.float64)

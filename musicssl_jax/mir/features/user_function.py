@@ -9,6 +9,7 @@ encode.sample_rate = 24000    # what it wants; 16000 where it does not say
 import hashlib
 import importlib
 import inspect
+import numbers
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def user_function(name: str) -> Representation:
     Raises UserError: no such function, it fails, or does not return (layers, frames, dims).
     """
     function, source = _imported(name)
-    rate = int(getattr(function, "sample_rate", _RATE))
+    rate = _sample_rate(function, name)
     noise = 0.1 * np.random.default_rng(0).standard_normal(round(2 * _TRIAL_SECONDS * rate))
     waveform = np.clip(noise, -1, 1).astype(np.float32)
     half, whole = (_called(function, name, part, rate) for part in (waveform[: len(waveform) // 2], waveform))
@@ -87,11 +88,21 @@ def _imported(name: str) -> tuple[Callable[..., Any], bytes]:
         raise UserError(f"--encoder={name}: {where}; it is looked for in {Path.cwd()} and among packages") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise UserError(f"--encoder={name}: {module.__file__} has no function {function_name}")
+        where = (
+            getattr(module, "__file__", None) or f"module {module_name}"
+        )  # which has none where Python has it built in
+        raise UserError(f"--encoder={name}: {where} has no function {function_name}")
     try:
         return function, Path(inspect.getsourcefile(module) or "").read_bytes()
     except (OSError, TypeError):  # compiled
         return function, b""
+
+
+def _sample_rate(function: Callable[..., Any], name: str) -> int:
+    rate = getattr(function, "sample_rate", _RATE)
+    if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate < np.inf or rate != int(rate):
+        raise UserError(f"--encoder={name}: its sample_rate is {rate!r}: want samples a second, for example 24000")
+    return int(rate)
 
 
 def _called(

@@ -129,14 +129,14 @@ class TaskResult:
         """Writes `folder/SLUG/TASK.json` and `.npz`, in place of older ones, and gives the first's path.
 
         A command that is killed in between leaves files that `load` refuses, or the older ones.
+        Raises UserError: they cannot be written.
         """
         path = Path(folder) / slug(self.encoder.name) / f"{self.task}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: a for name in _ARRAYS if (a := getattr(self, name)) is not None})
         content = {"format": FORMAT, "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()} | to_json(self)
-        _replace(path.with_suffix(".npz"), buffer.getvalue())
-        _replace(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False).encode())
+        write_file(path.with_suffix(".npz"), buffer.getvalue())
+        write_file(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
         return path
 
     @classmethod
@@ -176,6 +176,19 @@ def slug(name: str) -> str:
     """A folder's name for an encoder. Where signs had to be left out, a hash keeps the names of two apart."""
     plain = re.sub(r"[^A-Za-z0-9._+=-]+", "_", name).strip("._")[:80]
     return plain if plain and plain == name else f"{plain or 'encoder'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Whole or not at all, in place of an older one; makes its folder. Raises UserError: it cannot be written."""
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
+    except OSError as error:
+        reason = "its folder is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        remedy = "give an --output that can be written, or free some disk"
+        raise UserError(f"{path} cannot be written ({reason}): {remedy}") from None
 
 
 def to_json(result: TaskResult) -> dict[str, Any]:
@@ -225,12 +238,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.report import comparison, figures
 from musicssl_jax.mir.report.comparison import Compared, Pair, by_task, compare_pairs
 from musicssl_jax.mir.report.page import Picture, comparison_page, p_text, report_page, signed
-from musicssl_jax.mir.report.results import TaskResult, slug, to_json
+from musicssl_jax.mir.report.results import TaskResult, slug, to_json, write_file
 from musicssl_jax.mir.report.statistics import DRAWS, SIGNIFICANT
 from musicssl_jax.mir.report.tables import (
     FOOTNOTES,
@@ -34,7 +34,7 @@ COMPARISON_NOTES = (
 def write_report(results: Sequence[TaskResult], folder: Path) -> list[str]:
     """Writes results.json, table.md, table.csv, report.html and pictures/*.png; gives the table for a terminal.
 
-    Raises UserError: no results, or two of an encoder on one task.
+    Raises UserError: no results, two of an encoder on one task, or the folder cannot be written.
     """
     if not results:
         raise UserError("there are no results to report; run `musicssl evaluate` first")
@@ -43,13 +43,14 @@ def write_report(results: Sequence[TaskResult], folder: Path) -> list[str]:
     pairs = compare_pairs(tested)
     pictures = _pictures(table)
     folder = Path(folder)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     for name, picture in ((name, p) for shown in pictures.values() for name, p in shown.items()):
-        (folder / "pictures" / f"{name}.png").write_bytes(picture.png)
-    _write(folder / "results.json", json.dumps(_as_json(table, pairs), indent=1, allow_nan=False, ensure_ascii=False))
-    _write(folder / "table.md", markdown(table))
-    _write(folder / "table.csv", as_csv(table))
-    _write(
+        write_file(folder / "pictures" / f"{name}.png", picture.png)
+    write_file(
+        folder / "results.json", json.dumps(_as_json(table, pairs), indent=1, allow_nan=False, ensure_ascii=False)
+    )
+    write_file(folder / "table.md", markdown(table))
+    write_file(folder / "table.csv", as_csv(table))
+    write_file(
         folder / "report.html", report_page(table, pairs, {t: list(shown.values()) for t, shown in pictures.items()})
     )
     return [*text_table(table), "", *_said_below(table), f"report: {folder / 'report.html'}"]
@@ -58,7 +59,7 @@ def write_report(results: Sequence[TaskResult], folder: Path) -> list[str]:
 def compare(results_by_name: Mapping[str, Sequence[TaskResult]], folder: Path) -> list[str]:
     """Writes compare.md, compare.html and compare.json of all pairs of names; gives lines for a terminal.
 
-    Raises UserError: fewer than two names, or two results of a name on one task.
+    Raises UserError: fewer than two names, two results of a name on one task, or the folder cannot be written.
     """
     if len(results_by_name) < 2:
         raise UserError("--compare needs two encoders or more; give the names of their folders in the results")
@@ -67,11 +68,10 @@ def compare(results_by_name: Mapping[str, Sequence[TaskResult]], folder: Path) -
             raise UserError(f"--compare: {name} has two results of one task; name a folder of one encoder")
     pairs = compare_pairs({name: by_task(results) for name, results in results_by_name.items()})
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     notes = (*COMPARISON_NOTES, *_marks_of(pairs))
-    _write(folder / "compare.md", "\n".join(_comparison_markdown(pairs, notes)))
-    _write(folder / "compare.html", comparison_page(pairs, notes))
-    _write(folder / "compare.json", json.dumps(comparison.to_json(pairs), indent=1, allow_nan=False))
+    write_file(folder / "compare.md", "\n".join(_comparison_markdown(pairs, notes)))
+    write_file(folder / "compare.html", comparison_page(pairs, notes))
+    write_file(folder / "compare.json", json.dumps(comparison.to_json(pairs), indent=1, allow_nan=False))
     return [*_comparison_lines(pairs), *_marks_of(pairs), f"comparison: {folder / 'compare.html'}"]
 
 
@@ -172,10 +172,3 @@ def _comparison_lines(pairs: Sequence[Pair]) -> Iterator[str]:
             a, b, gain, interval, _, p, verdict = _comparison_row(row)
             yield f"  {row.task:<19}{a:>6}{b:>7}{gain:>7} {interval:>15}  p {p}  {verdict}".rstrip()
         yield ""
-
-
-def _write(path: Path, content: str) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(content, encoding="utf-8")
-    unfinished.replace(path)

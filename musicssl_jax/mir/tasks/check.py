@@ -116,12 +116,12 @@ def check_task(data_dir: Path, task: Task, protocol: ProtocolName) -> TaskCheck:
 
 
 def _difference(data: TaskData, task: Task, protocol: ProtocolName) -> str:
-    """Of what is listed from the official lists; where there are none, whether every class is there."""
+    """Of what is listed from the official lists; where there are none, whether every class is there, and doubts."""
     listed, official = _count(data.examples + data.missing), official_counts(task.name, protocol)
     if official is None:
         there = {task.outputs[example.label] for example in data.examples}
         absent = [output for output in task.outputs if output not in there]
-        return f"nothing of {shortened(absent)}" if absent else ""
+        return "; ".join(([f"nothing of {shortened(absent)}"] if absent else []) + list(data.doubts))
     return "" if listed == official else f"the lists here have {_said(listed)}; the official ones {_said(official)}"
 
 

@@ -52,12 +52,13 @@ class Missing(NamedTuple):
 @dataclass(frozen=True)
 class TaskData:
     """A task on this machine. recordings: by id, each named by at least one example. notes: what was decided that the
-    user should know, a line each."""
+    user should know, a line each. doubts: why the split cannot be the one that it is meant to be; notes say it, too."""
 
     recordings: Mapping[str, Recording]
     examples: tuple[Example, ...]
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 Ensemble = Literal["mean", "vote", "max", "gmean"]

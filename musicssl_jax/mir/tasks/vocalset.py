@@ -11,12 +11,16 @@ and 20%. These are MARBLE v1's shares.
 MARBLE v1's own split numbers recordings within a technique and shuffles the numbers, so that equal numbers of
 different techniques share a part. It is taken from MARBLE's lists `{train,valid,test}_{t,s}.txt` where they lie in the
 folder, else made by its rule; its lists lack recordings that are shorter than 3 s after trimming, which the rule cannot
-know.
+know. By the rule a recording that is not here gives its number to the next one of its technique, which may be of
+another part then. The data set has no list of its recordings that would show it: the counts are said, and what is known
+to be in the data set and is not here.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +30,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from musicssl_jax.errors import UserError, shortened
 from musicssl_jax.mir.tasks.assembly import Listed, assemble, recordings_of, shipped_lines
 from musicssl_jax.mir.tasks.listing import audio_below, data_set_folder, find_file, read_lines
-from musicssl_jax.mir.tasks.task import PARTS, Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
+from musicssl_jax.mir.tasks.task import PARTS, Part, Protocol, ProtocolName, Task, TaskData, Windows
 
 TECHNIQUES = (
     *("belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry"),
@@ -50,24 +54,41 @@ class Sung(NamedTuple):
     file: str
 
 
+class _Split(NamedTuple):
+    """Of recordings that are here or that lists name. notes, doubts: of the task's data."""
+
+    parts: dict[str, Part]
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+
+
 def read_technique(data_dir: Path, protocol: ProtocolName) -> TaskData:
     """Label: number of the technique. Group: the singer, of whom the test part has five."""
-    folder, sung, notes = _read(data_dir)
-    parts, more = _parts(folder, sung, protocol, "t")
-    listed = [
-        Listed(id, part, TECHNIQUES.index(sung[id].technique), sung[id].singer)
-        for id, part in parts.items()
-        if sung[id].technique in TECHNIQUES
-    ]
-    return assemble(listed, _recordings(folder, sung), folder, notes + more)
+
+    def listed(id: str, part: Part) -> Listed | None:
+        technique, singer = _sung(id)
+        return Listed(id, part, TECHNIQUES.index(technique), singer) if technique in TECHNIQUES else None
+
+    return _task_data(data_dir, protocol, "t", listed)
 
 
 def read_singer(data_dir: Path, protocol: ProtocolName) -> TaskData:
     """Label: number of the singer. Group: the recording."""
+
+    def listed(id: str, part: Part) -> Listed:
+        return Listed(id, part, SINGERS.index(_sung(id)[1]), _without_chunk(id))
+
+    return _task_data(data_dir, protocol, "s", listed)
+
+
+def _task_data(
+    data_dir: Path, protocol: ProtocolName, task: str, listed: Callable[[str, Part], Listed | None]
+) -> TaskData:
     folder, sung, notes = _read(data_dir)
-    parts, more = _parts(folder, sung, protocol, "s")
-    listed = [Listed(id, part, SINGERS.index(sung[id].singer), _without_chunk(id)) for id, part in parts.items()]
-    return assemble(listed, _recordings(folder, sung), folder, notes + more)
+    split = _split(folder, sung, protocol, task)
+    every = filter(None, (listed(id, part) for id, part in split.parts.items()))
+    recordings = recordings_of(folder, {id: recording.file for id, recording in sung.items()})
+    return replace(assemble(every, recordings, folder, notes + split.notes), doubts=split.doubts)
 
 
 def technique_part(id: str, singer: str) -> Part:
@@ -128,22 +149,40 @@ def _singer(name: str, folders: list[str]) -> str:
     return next((f"{match[1]}{match[2]}" for match in matches if match), "")
 
 
-def _recordings(folder: Path, sung: Mapping[str, Sung]) -> dict[str, Recording]:
-    return recordings_of(folder, {id: recording.file for id, recording in sung.items()})
+def _sung(id: str) -> tuple[str, str]:
+    """Technique and singer, which are in an id."""
+    technique, _, name = id.partition("/")
+    return technique, name.partition("_")[0]
 
 
-def _parts(
-    folder: Path, sung: Mapping[str, Sung], protocol: ProtocolName, task: str
-) -> tuple[dict[str, Part], tuple[str, ...]]:
+def _split(folder: Path, sung: Mapping[str, Sung], protocol: ProtocolName, task: str) -> _Split:
     """Part of every recording, and how that was found."""
     if protocol == "ours":
         parts = {id: singer_part(id) if task == "s" else technique_part(id, sung[id].singer) for id in sung}
-        return parts, ("split vocalset-v1: by a hash of each recording's name",)
+        return _Split(parts, ("split vocalset-v1: by a hash of each recording's name",))
     if listed := _marble_lists(folder, sung, task):
-        return listed, (f"the split is that of MARBLE's lists *_{task}.txt",)
-    return marble_parts(sung)[task], (
+        return _Split(listed, (f"the split is that of MARBLE's lists *_{task}.txt",))
+    counts = Counter(recording.technique for recording in sung.values())
+    said = ", ".join(f"{technique} {counts[technique]}" for technique in sorted(counts))
+    notes = (
         "split by MARBLE v1's rule, not its lists: recordings that v1 drops as too short are kept",
+        "the rule numbers the recordings of a technique: one that is not here moves others to other parts, and the "
+        f"data set has no list to see that by. Here are {len(sung)}: {said}",
     )
+    lacking = _lacking(sung)
+    doubts = (f"MARBLE v1's rule needs the whole data set, which has {shortened(lacking)} as well",) if lacking else ()
+    return _Split(marble_parts(sung)[task], notes + doubts, doubts)
+
+
+def _lacking(sung: Mapping[str, Sung]) -> list[str]:
+    """What VocalSet is known to have and is not here: singers, techniques, and the files whose names are corrected."""
+    singers = {recording.singer for recording in sung.values()}
+    techniques = {recording.technique for recording in sung.values()}
+    every = [*SINGERS, *TECHNIQUES, *OTHER_TECHNIQUES]
+    lacking = [name for name in every if name not in singers | techniques]
+    known = (line.split(" ") for line in shipped_lines("vocalset_names.txt"))
+    ids = [f"{technique}/{singer}_{name}" for technique, name, singer in known if singer != _LEFT_OUT]
+    return lacking + [id for id in ids if id not in sung]
 
 
 def marble_parts(sung: Mapping[str, Sung]) -> dict[str, dict[str, Part]]:
@@ -177,11 +216,11 @@ def _shuffled(
 
 def _marble_lists(folder: Path, sung: Mapping[str, Sung], task: str) -> dict[str, Part]:
     """Parts by MARBLE's lists, which name chunks of 3 s; empty if there are none."""
+    found = {part: find_file(folder, f"{part}_{task}.txt") for part in PARTS}
     parts: dict[str, Part] = {}
-    for part in PARTS:
-        path = find_file(folder, f"{part}_{task}.txt")
-        if path is None and part == "train":
-            return {}
+    if not any(found.values()):
+        return parts
+    for part, path in found.items():
         if path is None:
             raise UserError(f"{folder}: of MARBLE's lists *_{task}.txt {part}_{task}.txt is missing")
         for where, id in _listed_ids(path, sung):
@@ -191,11 +230,13 @@ def _marble_lists(folder: Path, sung: Mapping[str, Sung], task: str) -> dict[str
 
 
 def _listed_ids(path: Path, sung: Mapping[str, Sung]) -> Iterator[tuple[str, str]]:
+    """Recordings that a list has chunks of, whether they are here or not."""
     for where, line in read_lines(path):
         chunk = line.removesuffix(".wav")
         id = chunk if chunk in sung else _without_chunk(chunk)
-        if id not in sung:
-            raise UserError(f"{where}: neither {line} nor the recording that it was cut from is there")
+        technique, singer = _sung(id)
+        if technique not in TECHNIQUES + OTHER_TECHNIQUES or singer not in SINGERS:
+            raise UserError(f"{where}: {line} is not <technique>/<singer>_<name>_<chunk>.wav; get the lists anew")
         yield where, id
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from run_fixtures import noise, tiny_config
+from run_fixtures import noise, run_steps, tiny_config
 
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.training.step import make_sums
@@ -23,23 +23,22 @@ def sums(remat: str, mesh, **fields):
     return grads, compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.long
 def test_gradients_are_the_same_and_memory_is_less(mesh):
-    fields = {"model__layers": 6, "data__crop_seconds": 2.0}
+    """To the rounding of float32. The gradient of a key's bias is nought but for rounding, so the scale is all's."""
+    fields = {"model__layers": 4, "data__crop_seconds": 2.0}
     kept, most = sums("none", mesh, **fields)
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(kept))
     for remat in ("products", "blocks", "all"):
         grads, memory = sums(remat, mesh, **fields)
         for ours, theirs in zip(jax.tree.leaves(kept), jax.tree.leaves(grads), strict=True):
-            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5 * np.abs(ours).max())
+            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6 * scale)
         assert memory < most, remat
 
 
-@pytest.mark.parametrize("prng", ["threefry2x32", "rbg"])
-def test_random_numbers_come_from_the_named_generator(mesh, prng):
+@pytest.mark.long
+def test_random_numbers_come_from_the_named_generator(mesh):
     """The same seed gives the same losses again, and each generator its own."""
-    from run_fixtures import run_steps
-
-    _, losses, _ = run_steps(tiny_config(prng=prng), mesh, 2)
-    _, again, _ = run_steps(tiny_config(prng=prng), mesh, 2)
-    np.testing.assert_array_equal(losses, again)
-    _, other, _ = run_steps(tiny_config(prng="rbg" if prng != "rbg" else "threefry2x32"), mesh, 2)
-    assert not np.array_equal(losses, other)
+    rbg, again, threefry = (run_steps(tiny_config(prng=prng), mesh, 2)[1] for prng in ("rbg", "rbg", "threefry2x32"))
+    np.testing.assert_array_equal(rbg, again)
+    assert not np.array_equal(rbg, threefry)

@@ -14,7 +14,7 @@ from musicssl_jax.convert import main as convert
 from musicssl_jax.interop.runs import write_run
 from musicssl_jax.mir.contamination.check import contamination, find_matches
 from musicssl_jax.mir.contamination.index import ensure_index
-from musicssl_jax.mir.contamination.matching import Match
+from musicssl_jax.mir.contamination.matching import Match, Undecided
 from musicssl_jax.mir.contamination.pretraining import pretraining_collections
 from musicssl_jax.mir.tasks.task import Example, Recording, TaskData
 
@@ -97,6 +97,8 @@ def test_a_replaced_file_is_searched_again(music, data, tmp_path):
         return find_matches([index], [Recording("one", str(path))], journal=tmp_path / "journal", progress=False)
 
     assert isinstance(search()["one"], Match)
+    path.write_bytes(b"\0" * path.stat().st_size)  # of the same size
+    assert isinstance(search()["one"], Undecided)
     shutil.copy(data.recordings["additive-60"].path, path)
     assert search()["one"] is None
 

@@ -168,6 +168,48 @@ def test_a_replaced_file_is_encoded_anew(representation, tmp_path):
     assert after.rows == 2 and not np.array_equal(after.values[:, :1], before.values)
 
 
+def test_a_replaced_file_of_the_same_size_is_encoded_anew(representation, tmp_path):
+    (song,) = write_recordings(tmp_path / "music", [1.0])
+    first = ensure_features(representation, [song], Windows(1.0), tmp_path, data_set="songs").layers_for([song.id])
+    size = Path(song.path).stat().st_size
+    write_audio(Path(song.path), sound(5, 1.0))
+    assert Path(song.path).stat().st_size == size
+    again = ensure_features(representation, [song], Windows(1.0), tmp_path, data_set="songs").layers_for([song.id])
+    assert not np.array_equal(again.values, first.values)
+
+
+OTHERS = {
+    "another version": lambda settings: json.dumps(settings | {"format": 1}),
+    "other windows": lambda settings: json.dumps(settings | {"shortest_seconds": 2 * settings["shortest_seconds"]}),
+    "other silence": lambda settings: json.dumps(settings | {"silence_db": 2 * settings["silence_db"]}),
+    "unknown fields": lambda settings: json.dumps(settings | {"resampled_by": "another program"}),
+    "damaged": lambda settings: json.dumps(settings)[:40],
+    "no settings": lambda settings: "[]",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_store_of_another_version_is_made_anew_and_says_so(representation, recordings, tmp_path, capsys, kind):
+    arguments = representation, recordings[:2], Windows(1.0), tmp_path
+    ids = [recording.id for recording in recordings[:2]]
+    before = ensure_features(*arguments, data_set="songs").layers_for(ids)
+    (settings,) = tmp_path.rglob("features.json")
+    (old,) = tmp_path.rglob("part-*.json")
+    old.write_text(json.dumps(json.loads(old.read_text()) | {"recordings": [["song/000", 1, 2]]}))  # as it was in 1
+    renamed = dataclasses.replace(representation, name="another name")
+    said = settings.read_text()
+    settings.write_text(OTHERS[kind](json.loads(said)))
+    capsys.readouterr()
+    after = ensure_features(*arguments, data_set="songs").layers_for(ids)
+    assert f"{settings.parent} holds features of another version: they are made anew" in capsys.readouterr().err
+    np.testing.assert_array_equal(after.values, before.values)
+    assert settings.read_text() == said
+    (part,) = tmp_path.rglob("part-*.json")
+    changed = part.stat().st_mtime_ns
+    ensure_features(renamed, *arguments[1:], data_set="songs")
+    assert "made anew" not in capsys.readouterr().err and part.stat().st_mtime_ns == changed
+
+
 @pytest.mark.parametrize("harm", ["cut", "changed", "lost", "list cut"])
 def test_a_damaged_part_is_named_and_made_anew(representation, recordings, tmp_path, capsys, harm):
     arguments = representation, recordings[:4], Windows(1.0), tmp_path

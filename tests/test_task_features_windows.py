@@ -6,6 +6,7 @@ from audio_fixtures import sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musicssl_jax.mir.features.extract import windows_name
 from musicssl_jax.mir.features.windows import SHORTEST_SECONDS, cut, padded_size, used_part
 from musicssl_jax.mir.tasks.task import Windows
 
@@ -73,3 +74,12 @@ def test_quiet_ends_are_cut_off_and_the_beginning_counts_from_there():
 
 def test_silence_all_through_is_left_as_it_is():
     assert used_part(np.zeros(16000, np.int16), 16000, Windows(3.0, trim_silence=True)) == (0, 16000)
+
+
+def test_all_that_decides_which_windows_there_are_is_in_the_name_of_a_store():
+    assert windows_name(Windows(None)) == "whole"
+    assert windows_name(Windows(3.0, trim_silence=True)) == "3s-trimmed_40dB"
+    every = Windows(5.0, first_seconds=30.0, min_seconds=1.5, normalize="window", trim_silence=True)
+    assert windows_name(every) == "5s-first_30s-at_least_1.5s-normalized_alone-trimmed_40dB"
+    names = [windows_name(every._replace(**{field: default})) for field, default in Windows(None)._asdict().items()]
+    assert len({*names, windows_name(every)}) == len(Windows._fields) + 1

@@ -14,7 +14,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.contestants import Contestant
 from musicssl_jax.mir.features.extract import ensure_features, windows_name
 from musicssl_jax.mir.features.precomputed import PrecomputedFeatures
-from musicssl_jax.mir.features.recordings import source_bytes
+from musicssl_jax.mir.features.recordings import source_of
 from musicssl_jax.mir.features.store import FeatureStore
 from musicssl_jax.mir.probed_beats import probe_beats
 from musicssl_jax.mir.probed_task import Answers, Say, probe_task
@@ -146,7 +146,7 @@ class _OnDemand:
         """Of the sizes and times of a task's audio files, by which replaced ones are noticed."""
         if isinstance(self.contestant.source, Path):
             return ""
-        files = sorted((id, source_bytes(recording)) for id, recording in data.recordings.items())
+        files = sorted((id, source_of(recording)) for id, recording in data.recordings.items())
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     @property

@@ -15,7 +15,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.contamination.index import Index
 from musicssl_jax.mir.contamination.landmarks import RATE, VERSION
 from musicssl_jax.mir.contamination.matching import Match, Undecided, find_match
-from musicssl_jax.mir.features.recordings import Decoded, decode_ahead, source_bytes
+from musicssl_jax.mir.features.recordings import Decoded, decode_ahead, source_of
 from musicssl_jax.mir.tasks.task import PARTS, Part, Recording, TaskData, Windows
 
 MAX_EXAMPLES = 20
@@ -116,21 +116,22 @@ def _appended(path: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 def _read_journal(path: Path, recordings: Sequence[Recording]) -> Found:
-    """What is known of those recordings whose files have the size they had."""
-    known: dict[tuple[str, int], Match | Undecided | None] = {}
+    """What is known of those recordings whose files have the size and time they had."""
+    known: dict[tuple[str, tuple[int, int]], Match | Undecided | None] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
-            known[entry["recording"], entry["bytes"]] = _from_entry(entry)
+            size, time_ns = entry["source"]
+            known[entry["recording"], (size, time_ns)] = _from_entry(entry)
         except (ValueError, KeyError, TypeError):  # empty, or the process was killed while it wrote this line
             continue
-    keys = {recording.id: (recording.id, source_bytes(recording)) for recording in recordings}
+    keys = {recording.id: (recording.id, source_of(recording)) for recording in recordings}
     return {name: known[key] for name, key in keys.items() if key in known}
 
 
 def _to_line(recording: Recording, result: Match | Undecided | None) -> str:
     kind = {"match": result._asdict()} if isinstance(result, Match) else {"undecided": result and result.reason}
-    return json.dumps({"recording": recording.id, "bytes": source_bytes(recording), **kind}) + "\n"
+    return json.dumps({"recording": recording.id, "source": source_of(recording), **kind}) + "\n"
 
 
 def _from_entry(entry: Mapping[str, Any]) -> Match | Undecided | None:

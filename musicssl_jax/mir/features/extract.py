@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,14 +22,16 @@ from musicssl_jax.embedding.spool import as_dtype
 from musicssl_jax.errors import UserError
 from musicssl_jax.mir.features.encoders import Clips, Encoded, Representation
 from musicssl_jax.mir.features.parts import Parts, PartWriter, remove_damaged
-from musicssl_jax.mir.features.recordings import Decoded, decode_ahead, source_bytes, statistics
+from musicssl_jax.mir.features.recordings import Decoded, decode_ahead, source_of, statistics
 from musicssl_jax.mir.features.store import FeatureStore, frames_folder, windows_folder
-from musicssl_jax.mir.features.windows import cut, padded_size
+from musicssl_jax.mir.features.windows import LIMITS, SILENCE_DB, cut, padded_size
 from musicssl_jax.mir.tasks.task import Recording, Windows
 from musicssl_jax.parallel import barrier
 from musicssl_jax.shapes import Float
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is in a store, and of how audio becomes features where nothing else names it (decoding, resampling)."""
+
 SETTINGS = "features.json"
 
 _SMALLEST_BLOCK = 16  # recordings; batches never reach from one block into the next
@@ -91,7 +93,7 @@ def windows_name(windows: Windows) -> str:
     parts += [f"first_{windows.first_seconds:.9g}s"] if windows.first_seconds is not None else []
     parts += [f"at_least_{windows.min_seconds:.9g}s"] if windows.min_seconds else []
     parts += ["normalized_alone"] if windows.normalize == "window" else []
-    return "-".join(parts + (["trimmed"] if windows.trim_silence else []))
+    return "-".join(parts + ([f"trimmed_{SILENCE_DB:g}dB"] if windows.trim_silence else []))
 
 
 def _check_frames(representation: Representation, windows: Windows, chosen: tuple[int, ...]) -> None:
@@ -104,23 +106,38 @@ def _check_frames(representation: Representation, windows: Windows, chosen: tupl
 
 
 def _prepare(place: Path, representation: Representation, windows: Windows, data_set: str) -> None:
-    """Says what is in the folder, and takes out of it what is damaged."""
+    """Says what is in the folder, and takes out of it what is damaged, or was made by other rules."""
     settings = {
         "format": FORMAT,
         "encoder": representation.name,
         "encoder_sha256": representation.sha256,
         "data_set": data_set,
         "windows": windows._asdict(),
+        **LIMITS,
         "layers": representation.layers,
         "width": representation.width,
         "sample_rate": representation.sample_rate,
         "frame_rate": representation.frame_rate,
         "first_frame": representation.first_frame,
     }
+    _discard_others(place, settings)
     write_whole(place / SETTINGS, json.dumps(settings, indent=2) + "\n")
     for folder in sorted(path for path in place.iterdir() if path.is_dir()):
         for path in remove_damaged(folder):
             tqdm.write(f"{path} was damaged and is made anew", file=sys.stderr)
+
+
+def _discard_others(place: Path, settings: dict[str, Any]) -> None:
+    """Takes the parts out of a store whose settings are not these, but for the encoder's name."""
+    parts = list(place.glob("*/part-*"))
+    try:
+        same = json.loads((place / SETTINGS).read_text()) | {"encoder": settings["encoder"]} == settings
+    except (OSError, ValueError, TypeError):
+        same = False
+    if parts and not same:
+        tqdm.write(f"{place} holds features of another version: they are made anew", file=sys.stderr)
+        for path in parts:
+            path.unlink()
 
 
 class _InWork:
@@ -156,7 +173,7 @@ class _Job:
 
     def run(self, recordings: list[Recording], data_set: str) -> None:
         """Makes what is missing of this process's share."""
-        self._sizes = {recording.id: source_bytes(recording) for recording in recordings}
+        self._sources = {recording.id: source_of(recording) for recording in recordings}
         size = max(_SMALLEST_BLOCK, self._representation.rows(self._windows.seconds or 30.0))
         blocks = [recordings[first : first + size] for first in range(0, len(recordings), size)]
         ours = blocks[jax.process_index() :: jax.process_count()]
@@ -175,8 +192,8 @@ class _Job:
     def _missing(self, recording: Recording) -> list[int]:
         """Of which folders it has no record, or one that was made of another audio file: 0 is that of windows."""
         kept = [parts.entries.get(recording.id) for parts in self._parts]
-        size = self._sizes[recording.id]
-        return [number for number, entry in enumerate(kept) if entry is None or entry.source_bytes != size]
+        source = self._sources[recording.id]
+        return [number for number, entry in enumerate(kept) if entry is None or entry.source != source]
 
     def _encode(self, blocks: list[list[Recording]]) -> None:
         """While a batch is computed, the one before it is kept and the next one is read."""
@@ -266,7 +283,7 @@ class _Job:
         values = [item.pooled] if item.frames is None else [item.pooled, *item.frames]
         for number in self._missing(recording):
             fields = {"features": values[number].astype("<f2").tobytes(), **times}
-            self._writers[number].write(recording.id, self._sizes[recording.id], len(values[number]), fields)
+            self._writers[number].write(recording.id, self._sources[recording.id], len(values[number]), fields)
         self._bar.update()
 
     def _reject(self, recording: Recording, rejected: Rejected) -> None:

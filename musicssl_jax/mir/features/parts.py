@@ -20,6 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from data_pipelines.tf_example import decode_bytes, encode_bytes
 from musicssl_jax.embedding.shared_folder import write_whole
 from musicssl_jax.errors import UserError
+from musicssl_jax.mir.features.recordings import Source
 
 PART_BYTES = 256 << 20
 PART_SECONDS = 300  # what a kill may cost
@@ -30,11 +31,11 @@ _READ_AT_ONCE = 16 << 20  # bytes
 
 
 class Entry(NamedTuple):
-    """Where a recording's record is. source_bytes: size of the audio file that it was made of. rows: of features."""
+    """Where a recording's record is. source: size and time of what it was made of. rows: of features."""
 
     part: str
     record: int
-    source_bytes: int
+    source: Source
     rows: int
 
 
@@ -48,8 +49,8 @@ class Parts:
         for path in sorted(folder.glob("part-*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
             content = json.loads(path.read_text())
             self._sizes[path.stem] = content["bytes"] // max(1, len(content["recordings"]))
-            for record, (recording, source_bytes, rows) in enumerate(content["recordings"]):
-                self.entries[recording] = Entry(path.stem, record, source_bytes, rows)
+            for record, (recording, size, time_ns, rows) in enumerate(content["recordings"]):
+                self.entries[recording] = Entry(path.stem, record, (size, time_ns), rows)
 
     def read(self, recordings: Iterable[str]) -> Iterator[tuple[str, dict[str, memoryview]]]:
         """The records of these recordings, in the order in which they lie on the disk.
@@ -110,7 +111,7 @@ class PartWriter:
         self._folder, self._process = folder, process
         self._writer: Any = None
 
-    def write(self, recording: str, source_bytes: int, rows: int, fields: Mapping[str, bytes]) -> None:
+    def write(self, recording: str, source: Source, rows: int, fields: Mapping[str, bytes]) -> None:
         record = encode_bytes({"id": recording.encode(), **fields})
         try:
             if self._writer is None:
@@ -118,7 +119,7 @@ class PartWriter:
             self._writer.write(record)
         except (OSError, RuntimeError, ValueError) as error:  # what its C++ code makes of a full disk
             raise self._cannot_write(error) from error
-        self._recordings.append((recording, source_bytes, rows))
+        self._recordings.append((recording, *source, rows))
         self._bytes += len(record)
 
     @property
@@ -156,7 +157,7 @@ class PartWriter:
         self._name = f"{prefix}{max(numbers, default=-1) + 1:05d}"
         self._partial = self._folder / f".{self._name}.partial"
         self._writer = ArrayRecordWriter(os.fspath(self._partial), _WRITER_OPTIONS)
-        self._recordings: list[tuple[str, int, int]] = []
+        self._recordings: list[tuple[str, int, int, int]] = []
         self._bytes, self._began = 0, time.monotonic()
 
     def _cannot_write(self, error: Exception) -> UserError:

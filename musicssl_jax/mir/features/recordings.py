@@ -21,6 +21,11 @@ from musicssl_jax.shapes import Int16
 
 TIME_LIMIT = 60.0  # seconds without progress
 
+Source = tuple[int, int]
+"""Size and time of change (nanoseconds) of what a recording is read from, by which a replaced file is noticed."""
+
+NO_SOURCE: Source = (-1, -1)
+
 _MAPPED_BYTES = 2 << 20
 _LIMITS = Limits(min_seconds=0.0, min_level=-np.inf, max_clipped=1.0)
 _RATES = {"nsynth": 16000, "gtzan": 22050}  # of TFDS data sets whose audio is a plain tensor, which does not say it
@@ -170,11 +175,11 @@ def _open_prepared(folder: str, split: str) -> tuple[Any, int]:
     return tfds.builder_from_directory(folder).as_data_source(split), rate
 
 
-def source_bytes(recording: Recording) -> int:
-    """Size of the audio file, by which a replaced one is noticed; 0 of an entry of a prepared data set, -1: none."""
-    if recording.entry is not None:
-        return 0
+def source_of(recording: Recording) -> Source:
+    """Of the audio file; of an entry of a prepared data set those of its `dataset_info.json`. NO_SOURCE: none there."""
+    path = recording.path if recording.entry is None else os.path.join(recording.path, "dataset_info.json")
     try:
-        return os.stat(recording.path).st_size
+        status = os.stat(path)
     except OSError:
-        return -1
+        return NO_SOURCE
+    return status.st_size, status.st_mtime_ns

@@ -17,6 +17,9 @@ LONGEST_SECONDS = 150.0
 SILENCE_DB = 40.0
 """Quiet ends: as far below the loudest 25 ms of the recording."""
 
+LIMITS = {"shortest_seconds": SHORTEST_SECONDS, "longest_seconds": LONGEST_SECONDS, "silence_db": SILENCE_DB}
+"""What decides, beside `Windows`, which windows there are: a store of features says them."""
+
 _TOLERANCE = 1e-3  # seconds: what decoders and resampling may miss of a window's length
 
 

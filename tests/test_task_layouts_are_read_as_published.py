@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -25,6 +26,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.tasks import mtg_jamendo
 from musicssl_jax.mir.tasks.catalogue import TASKS
 from musicssl_jax.mir.tasks.completeness import checked
+from musicssl_jax.mir.tasks.task import PARTS
 
 
 @pytest.mark.parametrize("audio", ["mp3/", "", "MagnaTagATune/audio/"])
@@ -190,6 +192,13 @@ def write_prepared(folder, name, records):
         (folder / file).write_text(json.dumps(content))
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MUSICSSL_CACHE", str(folder))
+    return folder
+
+
 def test_prepared_data_sets_are_entries_of_a_folder(tmp_path):
     folder = tmp_path / "nsynth" / "nsynth" / "full" / "2.3.3"
     ids = {
@@ -210,6 +219,36 @@ def test_prepared_data_sets_are_entries_of_a_folder(tmp_path):
     gtzan = read("gtzan_genre", tmp_path)
     assert parts_and_labels(gtzan) == {"blues.00029": ("train", 0), "jazz.00054": ("train", 5)}
     assert gtzan.recordings["jazz.00054"].entry == ("train", 1)
+
+
+def test_the_records_of_a_prepared_data_set_are_read_once(tmp_path, cache):
+    """By the first command alone, until a file of the data set is another one."""
+
+    def prepare(pitch):
+        ids = {part: f"bass_electronic_018-{pitch:03}-{velocity}" for velocity, part in enumerate(PARTS, 100)}
+        records = {part: [{"id": id.encode(), "audio": b"\0\0"}] for part, id in ids.items()}
+        write_prepared(tmp_path / "nsynth" / "2.3.3", "nsynth", records)
+
+    def pitches():
+        return [example.label for example in read("nsynth_pitch", tmp_path).examples[:1]]
+
+    prepare(60)
+    assert pitches() == [60]
+    for shard in (tmp_path / "nsynth").rglob("*.array_record-*"):  # nothing in it can be read any more
+        status = shard.stat()
+        shard.write_bytes(b"\0" * status.st_size)
+        os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert pitches() == [60]
+    for kept in cache.rglob("*.json"):
+        kept.write_text('["half wri')
+    with pytest.raises(UserError, match="no split 'train'"):
+        pitches()
+    shutil.rmtree(tmp_path / "nsynth")
+    prepare(61)
+    assert pitches() == [61]
+    shutil.rmtree(tmp_path / "nsynth")
+    prepare(62)  # of the same name, version and sizes
+    assert pitches() == [62]
 
 
 @pytest.mark.parametrize("root", ["", "FULL/", "VocalSet11/FULL/", "data_by_singer/"])

@@ -16,6 +16,7 @@ COMMANDS = {
     "iterate": ("musicssl_jax.iterate", "musicHuBERT's two iterations, one after the other"),
     "convert": ("musicssl_jax.convert", "models to and from PyTorch: transformers folders, fairseq files"),
     "evaluate": ("musicssl_jax.evaluate", "frozen encoders on 13 music tasks, in one table"),
+    "plan": ("musicssl_jax.plan", "whether a training fits a machine, and its time and cost"),
     "study": ("musicssl_jax.study", "the paper's twelve configs, trained and evaluated, in one table"),
     "embed": ("musicssl_jax.embed", "features of your audio files from a trained encoder"),
     "demo": ("musicssl_jax.demo", "synthetic music, a small run, probes: one screen of results"),

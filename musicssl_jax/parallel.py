@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.errors import UserError
@@ -131,7 +131,7 @@ def state_specs(state: Any, rules: Rules, axis_sizes: Mapping[str, int]) -> Any:
     return jax.tree_util.tree_map_with_path(follow, state)
 
 
-def shardings(specs: Any, mesh: Mesh) -> Any:
+def shardings(specs: Any, mesh: Mesh | AbstractMesh) -> Any:
     """NamedShardings for a tree of PartitionSpecs."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.parallel import BATCH_SPEC, PARTITION_RULES, partition_specs, shardings, state_specs
@@ -142,7 +142,7 @@ def sharded_state(objective, optimizer, mesh: Mesh, seed: int) -> TrainState:
     return init(jax.random.key(seed))
 
 
-def abstract_state(objective, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(objective, optimizer: optax.GradientTransformation, mesh: Mesh | AbstractMesh) -> TrainState:
     """Shape, dtype and sharding of every leaf of the state; nothing is computed."""
     shapes = jax.eval_shape(lambda key: init_state(objective, optimizer, key), jax.random.key(0))
     where = shardings(state_specs(shapes, PARTITION_RULES, mesh.shape), mesh)
@@ -151,6 +151,6 @@ def abstract_state(objective, optimizer: optax.GradientTransformation, mesh: Mes
     )
 
 
-def batch_sharding(mesh: Mesh):
+def batch_sharding(mesh: Mesh | AbstractMesh):
     """Where a batch's rows lie."""
     return shardings(BATCH_SPEC, mesh)

@@ -1,0 +1,81 @@
+"""How many bytes an update moves between a device's memory and its processors, by the compiled program."""
+
+from collections.abc import Iterable
+
+from musicssl_jax.planning.hlo import ArrayShape, Computation, Instruction, Program
+
+_MOVE_NOTHING = {
+    *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "iota"),
+    *("after-all", "partition-id", "replica-id", "opt-barrier", "async-start"),
+}
+_SLICES = ("dynamic-slice", "gather", "slice")
+
+
+def memory_traffic(program: Program) -> float:
+    """Bytes read and written in an update by one device, loops with all of their rounds.
+
+    Every instruction that is not fused into another reads its operands and writes its result once. Of what it only
+    takes a slice of, or writes a slice into, the slice counts. Buffers that the compiler keeps on the chip are free.
+    """
+    moved = (
+        times * _moved(program, computation, instruction)
+        for computation, times, _ in program.runs()
+        for instruction in computation.instructions.values()
+        if instruction.opcode not in _MOVE_NOTHING and not instruction.is_done
+    )
+    return sum(moved, 0.0)
+
+
+def _moved(program: Program, computation: Computation, instruction: Instruction) -> int:
+    operands = computation.operand_shapes(instruction)
+    if instruction.opcode == "fusion":
+        inside = program.computations[instruction.called("calls")[0]]
+        return _fusion(inside, operands, instruction.shape)
+    if instruction.opcode in _SLICES:
+        return 2 * _far(instruction.shape)
+    if instruction.opcode.endswith("-start"):  # its shape repeats the operands, before the result
+        return _far(instruction.shape)
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * _far(operands[1])
+    return sum(map(_far, operands)) + _far(instruction.shape)
+
+
+def _fusion(inside: Computation, operands: list[tuple[ArrayShape, ...]], result: Iterable[ArrayShape]) -> int:
+    """Of a fusion: the parts of its operands that its instructions use, and what they change of its result."""
+    users: dict[str, list[Instruction]] = {}
+    for instruction in inside.instructions.values():
+        for name in instruction.operands:
+            users.setdefault(name, []).append(instruction)
+    total = 0
+    for instruction in inside.instructions.values():
+        if instruction.opcode == "parameter" and (number := int(instruction.argument)) < len(operands):
+            total += min(_used(instruction.name, users, inside), _far(operands[number]))
+    updates = [i for i in inside.instructions.values() if i.opcode == "dynamic-update-slice"]
+    written = _far(result)
+    for update in updates:
+        whole, part = _all(update.shape), _all(inside.operand_shapes(update)[1])
+        written = written - whole + part if written >= whole else written
+    return total + max(written, 0)
+
+
+def _used(name: str, users: dict[str, list[Instruction]], inside: Computation) -> int:
+    """Bytes of a parameter that the instructions of a fusion touch."""
+    total = 0
+    for user in users.get(name, []):
+        if user.opcode in _SLICES and user.operands[0] == name:
+            total += _all(user.shape)
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+            continue  # what is written over is not read
+        elif user.opcode == "bitcast":
+            total += _used(user.name, users, inside)
+        else:
+            total += _all(inside.instructions[name].shape)
+    return total
+
+
+def _far(shape: Iterable[ArrayShape]) -> int:
+    return sum(array.bytes for array in shape if not array.near)
+
+
+def _all(shape: Iterable[ArrayShape]) -> int:
+    return sum(array.bytes for array in shape)

@@ -9,7 +9,6 @@ it was stopped. Training takes them by --config.codebooks=FOLDER[,FOLDER]; witho
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 
@@ -17,6 +16,7 @@ from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.config import load
 from musicssl_jax.distributed import distributed_flags, join
 from musicssl_jax.errors import UserError
+from musicssl_jax.object_store import reach
 from musicssl_jax.parallel import first_process_says, make_mesh
 from musicssl_jax.programs import keep_programs
 
@@ -26,6 +26,7 @@ DEFAULT = "--config=configs/musichubert.py"
 def main(argv: list[str]) -> None:
     """The command."""
     from data_pipelines.crops import tracks_left_out
+    from musicssl_jax.targets.codebook import is_there
     from musicssl_jax.targets.new_codebook import summary, write_codebook
     from musicssl_jax.targets.open_targets import make_features, read_codebook
     from musicssl_jax.training.data import open_data
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> None:
     distributed_flags(parser)
     config, rest = load(argv if any(a.partition("=")[0] == "--config" for a in argv) else [DEFAULT, *argv])
     flags = parser.parse_args(rest)
-    output = Path(flags.output).expanduser()
+    output = reach(flags.output, write=True)
     if config.objective != "hubert":
         raise UserError(f"{config.name} has no codebooks: give a musicHuBERT config, such as {DEFAULT}")
     join(flags.distributed, flags.heartbeat)
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
         fronts = [make_features(target, config) for target in config.targets]
         for features, clusters in zip(fronts, config.clusters, strict=True):
             folder = output if len(fronts) == 1 else output / features.name
-            if first_process_says(folder.exists()):
+            if first_process_says(is_there(folder)):
                 codebook = read_codebook(config, features, clusters, folder, collections)
                 say(f"codebook: {folder} is there already and fits: {summary(codebook)}")
             else:

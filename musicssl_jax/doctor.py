@@ -21,6 +21,7 @@ CORE = (
 OPTIONAL = {
     "av": ("decoding m4a, aac and webm", "av"),
     "apache_beam": ("building data sets on many machines", "beam"),
+    "gcsfs": ("data and runs in gs://", "gcs"),
     "torch": ("reading fairseq checkpoints", "fairseq"),
     "pyarrow": ("embeddings as Parquet", "parquet"),
     "wandb": ("metrics on Weights & Biases", "wandb"),

@@ -5,6 +5,9 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+ANOTHER = "another process was asked to stop"
+"""The reason of a process that got no signal itself."""
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ diverged or collapsed with a checkpoint, 134 another process was lost.
 import contextlib
 import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 
 from musicssl_jax import STARTED
 from musicssl_jax.command import run_command
@@ -28,7 +30,7 @@ from musicssl_jax.flops import update_flops
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.programs import keep_programs
-from musicssl_jax.signals import stop_signals
+from musicssl_jax.signals import ANOTHER, stop_signals
 from musicssl_jax.training.batches import BatchPlan
 from musicssl_jax.training.collapse import CollapseWatch
 from musicssl_jax.training.diagnostics import make_diagnose
@@ -56,17 +58,17 @@ def main(argv: list[str]) -> None:
 
 
 def train(config, workdir: str | Path, *, allow_change: Sequence[str] = (), began: float | None = None) -> None:
-    """Trains by `config` in the folder `workdir`, from its newest checkpoint if it has one.
+    """Trains by `config` in the folder `workdir` (gs:// too), from its newest checkpoint if it has one.
 
     began: `time.monotonic()` from which on the time counts as the run's; default: now.
     Raises UserError (nothing that a retry would mend) or TrainingStopped (a checkpoint was saved).
     """
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     with jax.set_mesh(mesh):
-        _train(config, Path(workdir), mesh, allow_change, Ledger(began or time.monotonic()))
+        _train(config, str(workdir), mesh, allow_change, Ledger(began or time.monotonic()))
 
 
-def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequence[str], ledger: Ledger) -> None:
+def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence[str], ledger: Ledger) -> None:
     # What touches files and draws pictures loads when a run starts, not when the package does.
     from data_pipelines.crops import crop_batches, tracks_left_out
     from musicssl_jax.interop.reading import read_pretrained
@@ -78,7 +80,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     from musicssl_jax.training.progress import open_progress
     from musicssl_jax.training.report import write_report
     from musicssl_jax.training.resumable import check_codebooks, check_resumable
-    from musicssl_jax.training.run_folder import make_run_folder, run_meta, save_config, save_example
+    from musicssl_jax.training.run_folder import CHECKPOINTS, open_run_folder, run_meta, save_config, save_example
     from musicssl_jax.training.warm_start import warm_start
 
     # What to train, on which devices, from which data.
@@ -93,10 +95,10 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     left_out = tracks_left_out(collections, "train", samples)
 
     front_ends = front_ends_of(config)
-    make_run_folder(workdir)
+    folder, publish = open_run_folder(workdir)
 
     # The state: from the newest checkpoint, or fresh.
-    checkpoints = open_checkpoints(workdir / "checkpoints", config.checkpoint)
+    checkpoints = open_checkpoints(epath.Path(workdir) / CHECKPOINTS, config.checkpoint)
     meta = run_meta(config, collections)
     restored = checkpoints.restore(abstract_state(objective, optimizer, mesh))
     codebooks: Sequence = ()
@@ -110,7 +112,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
         check_resumable(saved, meta, allow_change)
         codebooks = read_codebooks(checkpoints.folder / str(int(state.step)))
     first = int(state.step)
-    targets = open_targets(config, front_ends, workdir, collections, mesh, say, saved=codebooks)
+    targets = open_targets(config, front_ends, epath.Path(workdir), collections, mesh, say, saved=codebooks)
     meta["codebooks"] = list(targets.ids)
     if restored is not None:
         check_codebooks(saved, meta)
@@ -119,7 +121,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
         print(f"{workdir}: all {first} steps are done; --config.steps=N goes on")
         return
     if lead:
-        save_config(workdir, to_json(config))
+        save_config(folder, to_json(config))
 
     # What it will take.
     begun = f"goes on at step {first} of {config.steps}" if first else f"a new run of {config.steps} steps"
@@ -154,8 +156,8 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     diagnose = make_diagnose(objective)
 
     if lead:
-        ledger.go_on(read_metrics(workdir / FILE), first)
-    metrics = open_metrics(workdir, resumed_step=first, config=config)
+        ledger.go_on(read_metrics(folder / FILE), first)
+    metrics = open_metrics(folder, resumed_step=first, config=config)
     watch = CollapseWatch(config.collapse, config.steps, config.objective)
     audio_seconds, work = config.batch.clips * config.data.crop_seconds, update_flops(objective, samples)
 
@@ -198,7 +200,8 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
     # comes whether any process was asked to stop, so that all stop after the same step.
     with contextlib.ExitStack() as at_end:
         if lead:
-            at_end.callback(write_report, workdir)
+            at_end.callback(publish)
+            at_end.callback(write_report, folder, checkpoints.folder)
         for opened in (metrics, checkpoints, progress, batches):
             at_end.callback(opened.close)
         signals = at_end.enter_context(stop_signals())
@@ -209,7 +212,7 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
 
         first_batch = next_batch()
         if lead:
-            save_example(workdir, objective, targets.sets, first_batch, first, config)
+            save_example(folder, objective, targets.sets, first_batch, first, config)
         with ledger.account("compile"):
             train_step = train_step.lower(state, targets.sets, first_batch).compile()
         say(f"compiled {ledger.since_start():.0f} s after the start")
@@ -240,14 +243,15 @@ def _train(config, workdir: Path, mesh: jax.sharding.Mesh, allow_change: Sequenc
                         checkpoints.save_and_wait(step, state, meta, belongings)
                     elif saving:
                         checkpoints.save(step, state, meta, belongings)
+                        publish()
                 if stopping and not last:
-                    reason = signals[0] if signals else "another process was asked to stop"
+                    reason = signals[0] if signals else ANOTHER
                     raise TrainingStopped(PREEMPTED, f"{reason}: step {step} is saved; the same command goes on")
         except TrainingStopped as stop:
             if stop.code == DIVERGED:
                 checkpoints.save_and_wait(int(state.step), state, meta, belongings)
             raise
-    say(f"done: {config.steps} steps; curves in {workdir / 'report.html'}")
+    say(f"done: {config.steps} steps; curves in {os.path.join(workdir, 'report.html')}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 240  # seconds that a job may take
+LIMIT = 420  # seconds that a job may take
 
 
 def start(module: str, arguments: Sequence[str], processes: int, *, devices: int = 1) -> list[subprocess.Popen]:
     """`python -m module arguments` as so many processes of so many CPU devices each; alone, it joins nobody."""
-    joined = [f"--distributed={free_address()}", "--heartbeat=10"] if processes > 1 else ["--distributed=off"]
+    joined = [f"--distributed={free_address()}", "--heartbeat=20"] if processes > 1 else ["--distributed=off"]
     return [
         subprocess.Popen(
             [sys.executable, "-m", module, *arguments, *joined],

@@ -46,7 +46,7 @@ def run(tmp_path):
         meta = tmp_path / "checkpoints" / "100" / "meta"
         meta.mkdir(parents=True, exist_ok=True)
         (meta / "metadata").write_text(json.dumps({"meta": {"versions": {"jax": "0.10.2"}}}))
-        write_report(tmp_path)
+        write_report(tmp_path, tmp_path / "checkpoints")
         return (tmp_path / "report.html").read_text()
 
     return make
@@ -98,12 +98,12 @@ def test_any_name_may_be_missing(missing, tmp_path):
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path):
-    write_report(tmp_path)
+    write_report(tmp_path, tmp_path / "checkpoints")
     assert "nothing logged yet" in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_that_cannot_be_written_does_not_end_the_run(tmp_path, capsys):
-    write_report(tmp_path / "missing")
+    write_report(tmp_path / "missing", tmp_path)
     assert re.fullmatch("cannot write the report of .*missing .*\n", capsys.readouterr().err)
 
 

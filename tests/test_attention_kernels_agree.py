@@ -1,4 +1,4 @@
-"""Every formulation of attention is the same function; which one "auto" takes follows devices, precision and dropout."""
+"""Every formulation of attention is the same function; what "auto" takes follows devices, precision and dropout."""
 
 import jax
 import jax.numpy as jnp

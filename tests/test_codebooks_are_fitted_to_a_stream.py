@@ -100,13 +100,16 @@ def test_the_fit_ends_when_patience_does(uninterrupted):
 
 @pytest.mark.parametrize(("data", "fsdp", "per_device"), [(1, 1, 4), (8, 1, 1), (2, 2, 1)])
 def test_devices_and_micro_batches_draw_the_same_frames(data, fsdp, per_device):
-    """Also where the batch is filled up: 4 in a micro-batch and 8 devices leave two rows empty."""
+    """Also where the batch is filled up: 4 in a micro-batch and 8 devices leave two rows empty.
+
+    To float32's rounding of sums, whose order is the compiler's: it differs with the rows of a program and by processor.
+    """
     divided = stream(mesh=make_mesh(data, fsdp), per_device=per_device)
-    np.testing.assert_array_equal(divided.on_host(100), stream().on_host(100))
+    np.testing.assert_allclose(divided.on_host(100), stream().on_host(100), rtol=1e-5, atol=1e-5)
     frames, real = map(np.asarray, divided.on_devices(100))
     expected = stream(position=4).on_host(120)
     assert divided.position == 8 and real.sum() == len(expected) == 120
-    np.testing.assert_array_equal(np.sort(frames[real], 0), np.sort(expected, 0))
+    np.testing.assert_allclose(np.sort(frames[real], 0), np.sort(expected, 0), rtol=1e-5, atol=1e-5)
 
 
 def test_eight_devices_fit_the_codebook_of_one(uninterrupted):

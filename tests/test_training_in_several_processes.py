@@ -98,7 +98,7 @@ def test_a_lost_process_ends_the_others_in_time(music, alone, tmp_path):
     began = time.monotonic()
     ended = finish(jobs)
     assert ended[0][0] in (-signal.SIGABRT, 134), ended[0][2]
-    assert time.monotonic() - began < 30  # a heartbeat of 10 s, seen with a delay
+    assert time.monotonic() - began < 60  # a heartbeat of 20 s, seen with a delay
     series = read_metrics(tmp_path / "metrics.jsonl")
     steps = int(series["train/loss"][0][-1]) + 4
     ended = run(TRAIN, command(music, tmp_path, steps=steps), 2)

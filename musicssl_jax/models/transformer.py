@@ -93,7 +93,7 @@ class Block(nnx.Module):
 
 
 def rematerialised(run: Callable, policy: str) -> Callable:
-    """A block whose backward pass computes anew what `config.compute.remat` says: nothing, all but the products, all."""
+    """A block whose backward pass computes anew what `config.compute.remat` says: nothing, all but products, or all."""
     if policy == "none":
         return run
     saved = jax.checkpoint_policies.save_only_these_names(PRODUCT) if policy == "products" else None

@@ -19,6 +19,7 @@ from etils import epath
 
 from musicssl_jax import __version__
 from musicssl_jax.errors import UserError, shortened
+from musicssl_jax.object_store import is_remote
 from musicssl_jax.shapes import Float, Int
 from musicssl_jax.targets.features import Features
 
@@ -98,22 +99,29 @@ def save_codebook(folder: str | os.PathLike, codebook: Codebook) -> None:
     from musicssl_jax.training.figures import png
 
     whole = epath.Path(folder).expanduser()
-    unfinished = whole.parent / f".{whole.name}.unfinished"
+    # An object store renames no folders: there the description, which comes last, makes the folder whole.
+    unfinished = whole if is_remote(whole) else whole.parent / f".{whole.name}.unfinished"
+    files = {PICTURE: png(codebook_picture(codebook)), **_files(codebook)}
     try:
-        if whole.exists():
+        if is_there(whole):
             raise UserError(f"{whole} is there already: choose another folder, or remove it")
         unfinished.rmtree(missing_ok=True)
         unfinished.mkdir(parents=True)
-        for name, content in _files(codebook).items():
+        for name, content in files.items():
             (unfinished / name).write_bytes(content)
-        (unfinished / PICTURE).write_bytes(png(codebook_picture(codebook)))
-        unfinished.rename(whole)
+        if unfinished != whole:
+            unfinished.rename(whole)
     except OSError as error:
         raise UserError(f"cannot write the codebook {whole}: {error.strerror}; give another folder") from error
 
 
+def is_there(folder: epath.PathLike) -> bool:
+    """Whether the folder is taken, by a codebook or anything else."""
+    return (epath.Path(folder) / DESCRIPTION if is_remote(folder) else epath.Path(folder)).exists()
+
+
 def _files(codebook: Codebook) -> dict[str, bytes]:
-    """All that `load_codebook` reads, by file name."""
+    """All that `load_codebook` reads, by file name; the description is the last."""
     from safetensors.numpy import save
 
     centroids = save({"centroids": codebook.centroids, "usage": codebook.usage})

@@ -7,16 +7,19 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError, shortened
+from musicssl_jax.object_store import is_remote
+from musicssl_jax.parallel import any_process_says
+from musicssl_jax.signals import ANOTHER
 from musicssl_jax.targets.codebook import Codebook, differences, front_end_of
 from musicssl_jax.targets.features import Batch, Features
 from musicssl_jax.targets.filter_bank import FrameGrid
@@ -121,13 +124,13 @@ def fit_codebook(
         )
     described = {"front_end": front_end_of(features), "data": data}
     settings = {"clusters": clusters, **dataclasses.asdict(options), "crops": crops}
-    file = Path(state_file) if state_file else None
+    file = epath.Path(state_file) if state_file else None
     fit = read_fit(file, described | settings) if file and file.exists() else None
     position, curve = (fit.position, fit.curve) if fit else (0, [])
 
     def told(batches):
         for number, batch in enumerate(batches, position + 1):
-            if signals:
+            if any_process_says(bool(signals)):
                 raise _Interrupted
             progress(f"{number} batches of crops", len(curve), options.max_batches)
             yield batch
@@ -157,8 +160,8 @@ def fit_codebook(
                 save(fit)
             raise TrainingStopped(
                 PREEMPTED,
-                f"{signals[0]}: the codebook of {features.name} is kept after {len(curve)} of at most "
-                f"{options.max_batches} batches; the same command goes on",
+                f"{signals[0] if signals else ANOTHER}: the codebook of {features.name} is kept after {len(curve)} of "
+                f"at most {options.max_batches} batches; the same command goes on",
             ) from None
         assert fit  # there is one at least
         save(fit)
@@ -210,25 +213,28 @@ def _fits(
         yield Fit(state, stream.position, curve)
 
 
-def write_fit(path: Path, fit: Fit, settings: Mapping[str, Any]) -> None:
+def write_fit(path: epath.PathLike, fit: Fit, settings: Mapping[str, Any]) -> None:
     """Keeps a fit: 32 bytes of SHA-256, then an npz file. UserError: it cannot be written."""
     content = io.BytesIO()
     np.savez(content, position=fit.position, curve=fit.curve, settings=json.dumps(settings), **fit.state._asdict())
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    path = epath.Path(path)
+    # In an object store a file is there whole or not at all.
+    unfinished = path if is_remote(path) else path.with_name(f".{path.name}.unfinished")
     try:
         unfinished.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
-        unfinished.replace(path)
+        if unfinished != path:
+            unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise UserError(f"cannot write {path} ({error.strerror}): make room or permit writing") from error
 
 
-def read_fit(path: Path, settings: Mapping[str, Any]) -> Fit:
+def read_fit(path: epath.PathLike, settings: Mapping[str, Any]) -> Fit:
     """What `write_fit` kept. UserError: the file is damaged, or of a fit with other settings.
 
     `max_batches` may have changed.
     """
-    stored = path.read_bytes()
+    stored = epath.Path(path).read_bytes()
     if hashlib.sha256(stored[32:]).digest() != stored[:32]:
         raise UserError(f"{path} is damaged (other SHA-256): delete it to begin again")
     with np.load(io.BytesIO(stored[32:])) as arrays:

@@ -6,18 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from data_pipelines.crops import crop_batches
 from data_pipelines.records import Collection
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
-from musicssl_jax.parallel import barrier, make_mesh
-from musicssl_jax.signals import stop_signals
+from musicssl_jax.parallel import any_process_says, barrier, make_mesh
+from musicssl_jax.signals import ANOTHER, stop_signals
 from musicssl_jax.targets.codebook import Codebook, save_codebook
 from musicssl_jax.targets.features import Batch, Features
 from musicssl_jax.targets.filter_bank import frame_grid
@@ -35,7 +35,7 @@ def write_codebook(
     config: Any,
     features: Features,
     clusters: int,
-    folder: Path,
+    folder: epath.PathLike,
     collections: Sequence[Collection],
     mesh: Mesh,
     say: Callable[[str], None],
@@ -46,6 +46,7 @@ def write_codebook(
     """
     say(f"codebook: {clusters} clusters of {features.name}, fitted to random frames of the training music")
     options = {name: value for name, value in config.codebook.items() if name != "other_data"}
+    folder = epath.Path(folder)
     state_file = folder.with_name(f".{folder.name}.state")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,15 +73,16 @@ def write_codebook(
         if jax.process_index() == 0:
             state_file.unlink(missing_ok=True)
         say(f"codebook: {folder}, {summary(codebook)}")
-        if signals:
-            raise TrainingStopped(PREEMPTED, f"{signals[0]}: the codebook {folder} is done; the same command goes on")
+        if any_process_says(bool(signals)):
+            reason = signals[0] if signals else ANOTHER
+            raise TrainingStopped(PREEMPTED, f"{reason}: the codebook {folder} is done; the same command goes on")
 
 
-def publish_codebook(folder: Path, codebook: Codebook) -> None:
+def publish_codebook(folder: epath.PathLike, codebook: Codebook) -> None:
     """Writes the folder; when it returns, every process can read it. UserError: it cannot be written."""
     if jax.process_index() == 0:
         save_codebook(folder, codebook)
-    barrier(f"codebook {folder.name}")
+    barrier(f"codebook {epath.Path(folder).name}")
 
 
 def summary(codebook: Codebook) -> str:

@@ -1,17 +1,17 @@
 """From a config to label sets: front ends built, codebooks read or fitted; or labels of files opened."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from data_pipelines.crops import Place
 from data_pipelines.records import Collection
 from musicssl_jax.errors import UserError
 from musicssl_jax.parallel import first_process_says
-from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, load_codebook
+from musicssl_jax.targets.codebook import Codebook, check_fits, codebook_id, is_there, load_codebook
 from musicssl_jax.targets.features import Features
 from musicssl_jax.targets.filter_bank import frame_grid
 from musicssl_jax.targets.front_ends import make_front_end
@@ -53,7 +53,7 @@ def front_ends_of(config: Any) -> list[Features]:
 def open_targets(
     config: Any,
     front_ends: Sequence[Features],
-    workdir: Path,
+    workdir: epath.PathLike,
     collections: Sequence[Collection],
     mesh: Mesh,
     say: Callable[[str], None],
@@ -85,7 +85,7 @@ def open_targets(
     saved_as = dict(zip(folders, saved, strict=False))  # none of a fresh run, or of other targets
     codebooks = []
     for features, clusters, folder in zip(fronts, config.clusters, folders, strict=True):
-        if not config.codebooks and first_process_says(not folder.exists()):
+        if not config.codebooks and first_process_says(not is_there(folder)):
             if folder in saved_as:
                 check_fits(saved_as[folder], features, clusters, folder)
                 check_data(config, saved_as[folder], folder, collections)
@@ -138,18 +138,18 @@ def make_features(target: str, config: Any) -> Features:
     return layer_features(layer, grid, crop=round(config.data.crop_seconds * config.data.sample_rate))
 
 
-def codebook_folders(config: Any, workdir: Path) -> list[Path]:
+def codebook_folders(config: Any, workdir: epath.PathLike) -> list[epath.Path]:
     """Where the codebook of each label set is, or is going to be."""
     if config.codebooks:
-        return [Path(folder).expanduser() for folder in config.codebooks.split(",")]
+        return [epath.Path(folder).expanduser() for folder in config.codebooks.split(",")]
     return [
-        workdir / FOLDER / f"{set_name(target)}_k{clusters}"
+        epath.Path(workdir) / FOLDER / f"{set_name(target)}_k{clusters}"
         for target, clusters in zip(config.targets, config.clusters, strict=True)
     ]
 
 
 def read_codebook(
-    config: Any, features: Features, clusters: int, folder: Path, collections: Sequence[Collection]
+    config: Any, features: Features, clusters: int, folder: epath.PathLike, collections: Sequence[Collection]
 ) -> Codebook:
     """The codebook in the folder. UserError: it is damaged, of another front end or size, or of other data."""
     codebook = load_codebook(folder)
@@ -158,7 +158,7 @@ def read_codebook(
     return codebook
 
 
-def check_data(config: Any, codebook: Codebook, folder: Path, collections: Sequence[Collection]) -> None:
+def check_data(config: Any, codebook: Codebook, folder: epath.PathLike, collections: Sequence[Collection]) -> None:
     """UserError: the codebook was fitted to other music, and the config does not say that this is meant."""
     if codebook.data != fingerprints(collections) and not config.codebook.other_data:
         raise UserError(

@@ -26,6 +26,7 @@ from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers as policies
 
 from musicssl_jax.errors import UserError, shortened
+from musicssl_jax.object_store import absolute
 from musicssl_jax.parallel import barrier, first_process_says
 from musicssl_jax.training.checksums import checksum
 from musicssl_jax.training.file_hashes import COMMIT_FILES, damaged_files, write_hashes
@@ -48,7 +49,7 @@ def open_checkpoints(folder: str | os.PathLike, config: Any) -> "Checkpoints":
     """
     if config.keep < 1:
         raise UserError(f"checkpoint.keep is {config.keep}: at least 1 checkpoint has to be kept")
-    return Checkpoints(epath.Path(folder).expanduser().resolve(), config)
+    return Checkpoints(absolute(folder), config)
 
 
 class Checkpoints:

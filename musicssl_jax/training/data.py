@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_pipelines.records import Collection, open_collection
 from musicssl_jax.errors import UserError
+from musicssl_jax.object_store import reach
 from musicssl_jax.parallel import in_turns
 
 MUSICBOX = "musicbox"
@@ -39,6 +40,7 @@ def _open(path: str, sample_rate: int) -> Collection:
     if path == MUSICBOX:
         print(f"data: the embedded synthetic music (musicbox, kept in {cache_folder()})", flush=True)
         path = str(ensure_musicbox(cache_folder(), sample_rate))
+    reach(path)
     return open_collection(ensure_collection(path, cache_folder(), sample_rate), sample_rate=sample_rate)
 
 

@@ -11,6 +11,7 @@ from etils import epath
 from flax import traverse_util
 
 from musicssl_jax.errors import UserError
+from musicssl_jax.object_store import reach
 from musicssl_jax.training.checksums import checksum
 from musicssl_jax.training.file_hashes import damaged_files
 
@@ -22,7 +23,7 @@ def read_newest(path: str, parts: Sequence[str]) -> tuple[epath.Path, dict[str, 
     ones are reported on stderr. `parts`: of the state, such as "params"; one device holds them.
     Raises UserError: no checkpoint there, or none that is whole.
     """
-    steps = _step_folders(epath.Path(path).expanduser().resolve())
+    steps = _step_folders(reach(path))
     if not steps:
         raise UserError(f"no checkpoint in {path}: want a run's folder, or RUN/checkpoints/STEP")
     for step in steps:

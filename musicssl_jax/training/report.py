@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from flax import traverse_util
 
 from musicssl_jax.targets.names import set_name
 from musicssl_jax.training.figures import Series, curves, label_overlay, mask_overlay, png
+from musicssl_jax.training.ledger import ACCOUNTS
 from musicssl_jax.training.metrics import FILE, read_metrics
 from musicssl_jax.training.outlook import duration
 from musicssl_jax.training.run_folder import EXAMPLE
@@ -48,6 +50,12 @@ CAPTIONS = {
     "clip_labels": ("What it is asked for", "The same clip and the cluster of every frame, a colour a cluster."),
 }
 
+TIME_CAPTION = (
+    "All time since the run was first started is in one account. Step: training itself. Data wait: for crops. "
+    "Checkpoint: while it held up the steps. Lost: steps that were done again after a restart, and time without a "
+    "process."
+)
+
 STYLE = """
 :root { color-scheme: light }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #f4f5f7; margin: 0 }
@@ -68,27 +76,30 @@ img { width: 100%; display: block; background: #fff; border-radius: 8px; box-sha
 """
 
 
-def write_report(workdir: Path) -> None:
+def write_report(workdir: Path, checkpoints: epath.PathLike) -> None:
     """Writes `report.html`, which needs no other file, and its pictures as PNG files into a run's folder.
 
+    checkpoints: the run's, which know its versions.
     A report is worth no run: when it cannot be written, that is said on stderr and the run goes on.
     """
     try:
         page = workdir / "report.html"
         unfinished = workdir / ".report.html"
-        unfinished.write_text(_page(workdir), encoding="utf-8")
+        unfinished.write_text(_page(workdir, checkpoints), encoding="utf-8")
         unfinished.replace(page)
     except OSError as error:
         print(f"cannot write the report of {workdir} ({error.strerror})", file=sys.stderr)
 
 
-def _page(workdir: Path) -> str:
+def _page(workdir: Path, checkpoints: epath.PathLike) -> str:
     series = read_metrics(workdir / FILE)
     config = _read_json(workdir / "config.json")
     name = html.escape(str(config.get("name") or workdir.resolve().name))
     sections = [_header(name, series, config), *_pictures(workdir, series, config), "<h2>Config</h2>"]
     sections.append(_columns(traverse_util.flatten_dict(config, sep=".").items()))
-    versions = _newest_meta(workdir / "checkpoints").get("versions", {})
+    if "time/total" in series:
+        sections += ["<h2>Where the time went</h2>", f"<p>{TIME_CAPTION}</p>", _columns(_accounts(series))]
+    versions = _newest_meta(checkpoints).get("versions", {})
     if versions:
         sections += ["<h2>Versions</h2>", _columns(versions.items())]
     body = "\n".join(sections)
@@ -144,6 +155,13 @@ def _cards(series: Series, config: Mapping[str, Any]) -> Iterator[tuple[str, str
         yield "since it was started", duration(_last(series, "time/total")), False
 
 
+def _accounts(series: Series) -> Iterator[tuple[str, str]]:
+    total = _last(series, "time/total")
+    for name in ACCOUNTS:
+        spent = _last(series, f"time/{name}")
+        yield name.replace("_", " "), f"{duration(spent)} ({spent / total:.1%})"
+
+
 def _last(series: Series, name: str) -> float:
     return float(series[name][1][-1]) if name in series else math.nan
 
@@ -175,16 +193,18 @@ def _columns(pairs: Iterable[tuple[str, Any]]) -> str:
     return f'<dl class="columns">{"".join(rows)}</dl>'
 
 
-def _newest_meta(checkpoints: Path) -> dict[str, Any]:
+def _newest_meta(checkpoints: epath.PathLike) -> dict[str, Any]:
     """What the newest checkpoint says of its run; empty when there is none."""
-    steps = sorted((path for path in checkpoints.glob("*") if path.name.isdecimal()), key=lambda p: int(p.name))
+    steps = sorted(
+        (path for path in epath.Path(checkpoints).glob("*") if path.name.isdecimal()), key=lambda p: int(p.name)
+    )
     return _read_json(steps[-1] / "meta" / "metadata").get("meta", {}) if steps else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: epath.PathLike) -> dict[str, Any]:
     """Empty when the file is not there or is damaged: a report shows what there is."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(epath.Path(path).read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,8 +1,11 @@
 """What a run leaves in its folder beside checkpoints and metrics."""
 
+import atexit
 import os
 import platform
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -10,17 +13,45 @@ from typing import Any, BinaryIO
 
 import jax
 import numpy as np
+from etils import epath
 
 from musicssl_jax import __version__
 from musicssl_jax.errors import UserError
+from musicssl_jax.object_store import copy_files, is_remote, reach
 from musicssl_jax.parallel import make_mesh
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 EXAMPLE = "example.npz"
+CHECKPOINTS = "checkpoints"
 
 
-def make_run_folder(workdir: Path) -> None:
-    """Makes the folder. UserError: it cannot be made or written."""
+def open_run_folder(workdir: str | Path) -> tuple[Path, Callable[[], None]]:
+    """(local folder to write to, function that brings what is in it to `workdir`); checkpoints are none of its concern.
+
+    The local folder is `workdir` itself or, where that lies in an object store, one beside it with a copy of its files,
+    kept by the first process alone and removed when the process ends.
+    Raises UserError: the folder cannot be made, reached or written; the function as well.
+    """
+    if not is_remote(workdir):
+        _make_folder(Path(workdir))
+        return Path(workdir), lambda: None
+    there = reach(str(workdir), write=jax.process_index() == 0)
+    here = Path(tempfile.mkdtemp(prefix="musicssl-"))
+    atexit.register(shutil.rmtree, here, ignore_errors=True)
+    if jax.process_index() != 0:
+        return here, lambda: None
+
+    def copy(source: epath.PathLike, to: epath.PathLike) -> None:
+        try:
+            copy_files(source, to, without=(CHECKPOINTS,))
+        except Exception as error:  # of the store's client
+            raise UserError(f"cannot copy the run's files to or from {workdir}: {error}") from error
+
+    copy(there, here)
+    return here, lambda: copy(here, there)
+
+
+def _make_folder(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

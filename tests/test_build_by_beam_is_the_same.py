@@ -41,3 +41,16 @@ def test_folders_are_listed_alike_through_beams_file_systems(tmp_path):
     (music / "notes.txt").touch()
     write_audio(music / ".hidden.wav", sound(1))
     assert list_files(str(music)) == walk_folder(str(music))
+
+
+@pytest.mark.long
+def test_several_worker_processes_make_the_records_of_one(tmp_path):
+    """A few hundred files through Beam's runner of several processes."""
+    music = write_music(tmp_path / "music", 300, seconds=1.5)
+    settings = ("--shard_megabytes=1", "--record_seconds=1", "--valid_fraction=0.2")
+    build_ok(f"--input={music}", f"--output={tmp_path / 'local'}", *settings)
+    several = (*RUNNER, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    build_ok(f"--input={music}", f"--output={tmp_path / 'beam'}", *settings, *several)
+    local = contents(tmp_path / "local")
+    assert len([name for name in local if "-train." in name]) > 5
+    assert contents(tmp_path / "beam") == local

@@ -18,7 +18,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST)
 
 # One at a time: these start processes of their own.
-test-long: $(VENV)/.test
+test-long: $(VENV)/.test $(VENV)/.tpu
 	$(BIN)/python -m pytest -m long $(PYTEST)
 
 lint: $(VENV)/.test
@@ -48,4 +48,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; \
 	then $(BIN)/python -m pip install --quiet torch==2.13.0; fi
+	touch $@
+
+# The TPU's compiler, which needs no TPU (Linux on x86-64 alone): elsewhere its tests are skipped and say why.
+$(VENV)/.tpu: $(VENV)/.test
+	if $(BIN)/python -c 'import platform, sys; sys.exit((platform.system(), platform.machine()) != ("Linux", "x86_64"))'; \
+	then $(BIN)/python -m pip install --quiet --editable '.[tpu]'; fi
 	touch $@

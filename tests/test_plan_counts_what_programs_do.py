@@ -112,12 +112,20 @@ def test_a_loop_that_hangs_on_data_is_reported_and_counts_once():
         ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
         ("replica_groups=[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
         ("source_target_pairs={{0,1},{1,0},{2,3},{3,2}}", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_1'}, to_apply=%add", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['axis_0'=1,'axis_1'=4] {'axis_0','axis_1'}", [[0, 1, 2, 3]]),
         ("replica_groups={}", [[0, 1, 2, 3]]),
         ("channel_id=1", [[0, 1, 2, 3]]),
     ],
 )
 def test_every_spelling_of_groups_is_understood(attributes, groups):
     assert device_groups(attributes, 4) == groups
+
+
+def test_groups_in_an_unknown_spelling_are_not_taken_for_all_devices():
+    with pytest.raises(ValueError, match="not known: replica_groups=mesh"):
+        device_groups("replica_groups=mesh['a'=4] {'a':(1)2}", 4)
 
 
 def test_axes_are_those_along_which_members_differ():
@@ -147,6 +155,44 @@ def test_traffic_is_what_is_read_and_written_with_every_round():
     once, rounds = (memory_traffic(compiled(f(lambda x: jnp.sin(x) * 2), mesh)) for f in (lambda f: f, in_a_loop))
     # A loop also copies what it carries and counts its rounds.
     assert ROUNDS * once <= rounds < (ROUNDS + 3) * once + 100 * ROUNDS
+
+
+def test_a_slice_reads_what_it_gives():
+    program = parse("""HloModule slice
+
+ENTRY %main (p: f32[1000], i: s32[]) -> f32[10] {
+  %p = f32[1000]{0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %slice = f32[10]{0} dynamic-slice(%p, %i), dynamic_slice_sizes={10}
+}
+""")
+    assert memory_traffic(program) == 2 * 10 * 4
+
+
+def test_a_slice_of_a_fusion_within_a_fusion_reads_what_it_gives():
+    """TPUs slice so what a loop's rounds have stored."""
+    program = parse("""HloModule slice
+
+%inner (q: f32[1000], j: s32[]) -> f32[10] {
+  %q = f32[1000]{0} parameter(0)
+  %j = s32[] parameter(1)
+  ROOT %slice = f32[10]{0} dynamic-slice(%q, %j), dynamic_slice_sizes={10}
+}
+
+%outer (r: f32[1000], k: s32[]) -> f32[10] {
+  %r = f32[1000]{0} parameter(0)
+  %k = s32[] parameter(1)
+  %inside = f32[10]{0} fusion(%r, %k), kind=kLoop, calls=%inner
+  ROOT %twice = f32[10]{0} add(%inside, %inside)
+}
+
+ENTRY %main (p: f32[1000], i: s32[]) -> f32[10] {
+  %p = f32[1000]{0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %fused = f32[10]{0} fusion(%p, %i), kind=kOutput, calls=%outer
+}
+""")
+    assert memory_traffic(program) == 2 * 10 * 4 + 4
 
 
 def test_of_a_slice_only_the_slice_is_traffic():

@@ -1,6 +1,7 @@
 """What crosses the network in an update, counted in the compiled program."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -100,8 +101,8 @@ def _moved(kind: str, within: Computation, instruction: Instruction) -> list[Arr
 def device_groups(attributes: str, devices: int) -> list[list[int]]:
     """Which devices, by their number in the mesh, take part in a collective with each other.
 
-    Understood are `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)` and a permutation's pairs; nothing, and `{}`,
-    mean all devices.
+    Understood are `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, `mesh['a'=2,'b'=2] {'b'}` and a permutation's
+    pairs; nothing, and `{}`, mean all devices. Raises ValueError: other groups.
     """
     if pairs := re.search(r"source_target_pairs=\{(\{[\d,{} ]*\})\}", attributes):
         return [sorted(group) for group in _joined(_lists(pairs[1]))]
@@ -111,7 +112,19 @@ def device_groups(attributes: str, devices: int) -> list[list[int]]:
         groups, dims, order = (_numbers(part) for part in iota.groups(default=""))
         numbers = np.arange(np.prod(dims)).reshape(dims)
         return (numbers.transpose(order) if order else numbers).reshape(groups).tolist()
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{((?:'\w+',?)*)\}", attributes):
+        return _along(dict(re.findall(r"'(\w+)'=(\d+)", named[1])), re.findall(r"'(\w+)'", named[2]))
+    if unknown := re.search(r"replica_groups=(?!\{\}).{1,80}", attributes):
+        raise ValueError(f"groups of devices in a spelling that is not known: {unknown[0]}")
     return [list(range(devices))]
+
+
+def _along(axes: Mapping[str, str], grouped: Sequence[str]) -> list[list[int]]:
+    """Groups of those that differ along the grouped axes of a grid of devices."""
+    numbers = np.arange(math.prod(map(int, axes.values()))).reshape([int(size) for size in axes.values()])
+    order = [i for i, name in enumerate(axes) if name not in grouped] + [list(axes).index(name) for name in grouped]
+    size = math.prod(int(axes[name]) for name in grouped)
+    return numbers.transpose(order).reshape(-1, size).tolist()
 
 
 def crossed_axes(groups: Iterable[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:

@@ -109,13 +109,13 @@ def compile_step(inputs: Inputs) -> CompiledStep | TooLarge:
         if (needed := needed_bytes(str(error), held)) is None:
             raise
         return TooLarge(needed, time.monotonic() - begun)
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     return CompiledStep(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        text=compiled.as_text(),
+        text=compiled.as_text() or "",
         seconds=time.monotonic() - begun,
     )
 

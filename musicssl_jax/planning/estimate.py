@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def least(self) -> float:
-        """Seconds that no update falls below: arithmetic at the full peak, all three at once."""
+        """Seconds of an update with arithmetic at the full peak, and all three at once."""
         return max(self.compute * self.utilisation, self.memory, self.network)
 
     @property

@@ -60,6 +60,8 @@ class Plan:
     hosts: int | None
     mesh: dict[str, int]
     parameters: int
+    attention: str
+    """The kernel: what "auto" stands for on this machine."""
     update: Update
     refused: Refused | None
     compile_seconds: float | None

@@ -151,7 +151,8 @@ def _called_once(instruction: Instruction) -> list[str]:
 def parse(text: str) -> Program:
     """The program that a compiled function's text describes."""
     computations: dict[str, Computation] = {}
-    entry, lines = "", {}
+    lines: dict[str, Instruction] = {}
+    entry = ""
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
             lines = {}

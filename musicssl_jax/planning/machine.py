@@ -87,8 +87,8 @@ def open_machine(topology: str, gpu: str = "h100") -> Machine:
 def _tpu(topology: str, family: str) -> Machine:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
-            f"--topology={topology}: a plan for a TPU asks its compiler, which works on any Linux machine and is not "
-            'installed: pip install libtpu (or "musicssl_jax[tpu]", which takes the version that suits JAX)'
+            f"--topology={topology}: a plan for a TPU asks its compiler, which works on any Linux machine (x86-64) "
+            'and is not installed: pip install libtpu (or "musicssl_jax[tpu]", which takes the version that suits JAX)'
         )
     # No metadata server to ask, and other programs may use the compiler at the same time.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"} | _QUIET
@@ -97,6 +97,7 @@ def _tpu(topology: str, family: str) -> Machine:
 
     one_chip = set(topology.partition(":")[2].split("x")) == {"1"}
     bounds = {"chips_per_host_bounds": (1, 1, 1)} if one_chip else {}
+    devices: Any
     try:
         with quiet_stderr():
             devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **bounds).devices

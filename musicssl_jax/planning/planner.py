@@ -86,6 +86,7 @@ def plan_on(
         hosts=machine.hosts,
         mesh=dict(mesh.shape),
         parameters=parameter_count(inputs.state.params),
+        attention=inputs.objective.model.attention if machine.devices else config.compute.attention,
         update=_update(inputs, config_clips),
         refused=None if used == asked else Refused(asked, memory.total),
         compile_seconds=step.seconds if step else None,

@@ -28,6 +28,7 @@ def _head(plan: Plan) -> Iterator[Line]:
         yield "program", f"NOT compiled: there is no such device or compiler here; an analytic estimate ({known})"
     else:
         yield "program", f"the train step, compiled for this machine in {plan.compile_seconds:.0f} s ({known})"
+    yield "", f"attention by {plan.attention}"
     yield from _update(plan)
 
 
@@ -118,7 +119,7 @@ def _time(plan: Plan) -> Iterator[Line]:
         f"{duration(estimate.step)} an update: {estimate.bound} bound (compute {duration(estimate.compute)}, memory "
         f"{traffic}), network {duration(estimate.network)}; MFU {estimate.mfu:.1%}",
     )
-    yield "", f"at the devices' full peak no less than {duration(estimate.least)}; MFU {estimate.most_mfu:.1%}"
+    yield "", f"at the devices' full peak, all at once, {duration(estimate.least)}; MFU {estimate.most_mfu:.1%}"
     crops = plan.update.clips / estimate.step
     yield (
         "",

@@ -27,10 +27,12 @@ def memory_traffic(program: Program) -> float:
 
 
 def _moved(program: Program, computation: Computation, instruction: Instruction) -> int:
+    if '"AllocateBuffer"' in instruction.attributes:  # a custom call of TPUs: what a loop is going to fill
+        return 0
     operands = computation.operand_shapes(instruction)
     if instruction.opcode == "fusion":
         inside = program.computations[instruction.called("calls")[0]]
-        return _fusion(inside, operands, instruction.shape)
+        return _fusion(program, inside, operands, instruction.shape)
     if instruction.opcode in _SLICES:
         return 2 * _far(instruction.shape)
     if instruction.opcode.endswith("-start"):  # its shape repeats the operands, before the result
@@ -40,37 +42,43 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     return sum(map(_far, operands)) + _far(instruction.shape)
 
 
-def _fusion(inside: Computation, operands: list[tuple[ArrayShape, ...]], result: Iterable[ArrayShape]) -> int:
+def _fusion(
+    program: Program, inside: Computation, operands: list[tuple[ArrayShape, ...]], result: Iterable[ArrayShape]
+) -> int:
     """Of a fusion: the parts of its operands that its instructions use, and what they change of its result."""
-    users: dict[str, list[Instruction]] = {}
-    for instruction in inside.instructions.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
     total = 0
-    for instruction in inside.instructions.values():
-        if instruction.opcode == "parameter" and (number := int(instruction.argument)) < len(operands):
-            total += min(_used(instruction.name, users, inside), _far(operands[number]))
-    updates = [i for i in inside.instructions.values() if i.opcode == "dynamic-update-slice"]
+    for number, parameter in _parameters(inside).items():
+        if number < len(operands):
+            total += min(_used(program, inside, parameter), _far(operands[number]))
     written = _far(result)
-    for update in updates:
+    for update in (i for i in inside.instructions.values() if i.opcode == "dynamic-update-slice"):
         whole, part = _all(update.shape), _all(inside.operand_shapes(update)[1])
         written = written - whole + part if written >= whole else written
     return total + max(written, 0)
 
 
-def _used(name: str, users: dict[str, list[Instruction]], inside: Computation) -> int:
-    """Bytes of a parameter that the instructions of a fusion touch."""
+def _used(program: Program, inside: Computation, name: str) -> int:
+    """Bytes of a value in a fusion that its instructions touch, those of fusions within it too."""
     total = 0
-    for user in users.get(name, []):
+    for user in (i for i in inside.instructions.values() if name in i.operands):
         if user.opcode in _SLICES and user.operands[0] == name:
             total += _all(user.shape)
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
             continue  # what is written over is not read
         elif user.opcode == "bitcast":
-            total += _used(user.name, users, inside)
+            total += _used(program, inside, user.name)
+        elif user.opcode == "fusion":
+            within = program.computations[user.called("calls")[0]]
+            numbers = [number for number, operand in enumerate(user.operands) if operand == name]
+            total += sum(_used(program, within, _parameters(within)[number]) for number in numbers)
         else:
             total += _all(inside.instructions[name].shape)
     return total
+
+
+def _parameters(computation: Computation) -> dict[int, str]:
+    """Names of its parameters by their number."""
+    return {int(i.argument): i.name for i in computation.instructions.values() if i.opcode == "parameter"}
 
 
 def _far(shape: Iterable[ArrayShape]) -> int:

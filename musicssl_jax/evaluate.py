@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import jax
 
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.distributed import distributed_flags, join
+from musicssl_jax.embedding.shared_folder import make_folder
 from musicssl_jax.encoder_io import RANDOM
 from musicssl_jax.errors import DONE, UserError, shortened
 from musicssl_jax.mir.contestants import Contestant, contaminations
@@ -96,6 +97,9 @@ def _evaluate(flags: argparse.Namespace, tasks: Sequence[Task]) -> None:
     contestants = _contestants(flags)
     if not contestants:
         raise UserError("nobody to evaluate: give --checkpoint, --encoder, --features, or --baselines")
+    make_folder(output)
+    if flags.cache:
+        make_folder(flags.cache, "--cache")
     if lead:
         contestants = contaminations(contestants, found, flags.pretraining_data, options.cache, say)
     results, failures = evaluate(contestants, found, options, say)
@@ -223,21 +227,29 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="musicssl evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data = parser.add_argument_group("what is asked")
-    data.add_argument("--data_dir", type=_folder, metavar="MIR", help="folder of the data sets")
-    data.add_argument("--tasks", default="all", help="names with commas between, or all that are there (default)")
-    data.add_argument("--protocol", choices=PROTOCOLS, default="ours", help="default %(default)s; see docs/tasks.md")
-    data.add_argument(
+    _what_is_asked(parser.add_argument_group("what is asked").add_argument)
+    _who_is_asked(parser.add_argument_group("who is asked").add_argument)
+    _how(parser.add_argument_group("how").add_argument)
+    distributed_flags(parser)
+    _instead(parser.add_argument_group("instead of evaluating").add_argument)
+    return parser
+
+
+def _what_is_asked(add: Callable[..., Any]) -> None:
+    add("--data_dir", type=_folder, metavar="MIR", help="folder of the data sets")
+    add("--tasks", default="all", help="names with commas between, or all that are there (default)")
+    add("--protocol", choices=PROTOCOLS, default="ours", help="default %(default)s; see docs/tasks.md")
+    add(
         "--max_missing",
         type=_share,
         default=0.05,
         help="share of any part of a task's recordings that may be missing (default .05)",
     )
-    who = parser.add_argument_group("who is asked")
-    who.add_argument(
-        "--checkpoint", nargs="+", action="extend", default=[], metavar="PATH", help="as musicssl embed takes"
-    )
-    who.add_argument(
+
+
+def _who_is_asked(add: Callable[..., Any]) -> None:
+    add("--checkpoint", nargs="+", action="extend", default=[], metavar="PATH", help="as musicssl embed takes")
+    add(
         "--encoder",
         nargs="+",
         action="extend",
@@ -245,22 +257,22 @@ def _parser() -> ArgumentParser:
         metavar="MODULE:FUNCTION",
         help="(waveform, rate) -> (layers, frames, dims) of your own",
     )
-    who.add_argument(
-        "--features", nargs="+", action="extend", default=[], metavar="DIR", help="features that were made elsewhere"
-    )
-    who.add_argument("--baselines", default="all", help="mfcc, chroma, mel, random, with commas, all (default) or none")
-    who.add_argument("--weights", choices=("student", "teacher"), default="student", help="of data2vec")
-    who.add_argument("--precision", choices=("float32", "bfloat16"), help="of matrix products")
-    who.add_argument("--download", action="store_true", help="fetch an hf:OWNER/NAME that is not on this machine")
-    how = parser.add_argument_group("how")
-    how.add_argument("--output", type=_folder, metavar="RESULTS", help="folder of results and report")
-    how.add_argument("--cache", type=_folder, metavar="DIR", help="folder of the features (default RESULTS/features)")
-    how.add_argument("--seeds", type=_count, default=5, help="of the chosen probe (default %(default)s)")
-    how.add_argument(
+    add("--features", nargs="+", action="extend", default=[], metavar="DIR", help="features that were made elsewhere")
+    add("--baselines", default="all", help="mfcc, chroma, mel, random, with commas, all (default) or none")
+    add("--weights", choices=("student", "teacher"), default="student", help="of data2vec")
+    add("--precision", choices=("float32", "bfloat16"), help="of matrix products")
+    add("--download", action="store_true", help="fetch an hf:OWNER/NAME that is not on this machine")
+
+
+def _how(add: Callable[..., Any]) -> None:
+    add("--output", type=_folder, metavar="RESULTS", help="folder of results and report")
+    add("--cache", type=_folder, metavar="DIR", help="folder of the features (default RESULTS/features)")
+    add("--seeds", type=_count, default=5, help="of the chosen probe (default %(default)s)")
+    add(
         "--networks", type=_networks, default=NETWORKS, help="mlp, linear, knn; the first is the table's (default: all)"
     )
-    how.add_argument("--beat_layers", type=_layers, help="whose frames are kept for beats, as 0,6,12 (default: all)")
-    how.add_argument(
+    add("--beat_layers", type=_layers, help="whose frames are kept for beats, as 0,6,12 (default: all)")
+    add(
         "--pretraining_data",
         nargs="+",
         action="extend",
@@ -268,13 +280,13 @@ def _parser() -> ArgumentParser:
         metavar="DATA",
         help="shards that checkpoints were trained on, to find evaluation music in them (default: what a run says)",
     )
-    distributed_flags(parser)
-    instead = parser.add_argument_group("instead of evaluating")
-    instead.add_argument("--check-data", "--check_data", action="store_true", help="say what of the data is there")
-    instead.add_argument("--plan", action="store_true", help="say what it will take")
-    instead.add_argument("--compare", nargs="+", metavar="RESULTS", help="one report of several results")
-    instead.add_argument("--json", action="store_true", help="--check-data, --plan: as JSON")
-    return parser
+
+
+def _instead(add: Callable[..., Any]) -> None:
+    add("--check-data", "--check_data", action="store_true", help="say what of the data is there")
+    add("--plan", action="store_true", help="say what it will take")
+    add("--compare", nargs="+", metavar="RESULTS", help="one report of several results")
+    add("--json", action="store_true", help="--check-data, --plan: as JSON")
 
 
 def _folder(text: str) -> Path:

@@ -99,8 +99,10 @@ def test_what_is_there_is_not_made_anew_and_what_is_gone_gets_the_same_numbers(
 ):
     output = finished.copy(tmp_path / "results")
     asked = command(encoder, data_dir, output, "--baselines=mfcc")
-    assert run_command(main, asked) == 0
-    assert "probes on validation" not in capsys.readouterr().err
+    assert run_command(main, [*asked, f"--pretraining_data={tmp_path}"]) == 0
+    said = capsys.readouterr().err
+    assert "probes on validation" not in said
+    assert f"--pretraining_data={tmp_path} is not used" in said  # nobody here was trained
     shutil.rmtree(output / "MFCC")
     assert run_command(main, asked) == 0
     assert capsys.readouterr().err.count("probes on validation") == 1  # of the encoder's there are results
@@ -117,7 +119,9 @@ def test_finished_results_are_compared(finished, tmp_path):
 
 
 def test_bad_input_ends_in_one_line(encoder, data_dir, tmp_path, capsys):
-    output = tmp_path / "results"
+    output, file = tmp_path / "results", tmp_path / "file"
+    file.write_text("mine")
+    mfcc = [f"--data_dir={data_dir}", "--baselines=mfcc"]
     for arguments, said in (
         ([f"--checkpoint={encoder}"], "--data_dir is missing"),
         (command(encoder, data_dir, output, "--tasks=emomusics"), "did you mean emomusic"),
@@ -129,6 +133,8 @@ def test_bad_input_ends_in_one_line(encoder, data_dir, tmp_path, capsys):
         (command(encoder, data_dir, output, f"--checkpoint={encoder}"), "is there twice"),
         ([f"--data_dir={data_dir}", "--baselines=mfcc"], "--output is missing"),
         (["--compare", str(tmp_path), f"--output={output}"], "holds no results"),
+        ([*mfcc, "--max_missing=1", f"--output={output}", f"--cache={file}"], f"--cache={file} cannot be written"),
+        ([*mfcc, "--max_missing=1", f"--output={file / 'x'}"], f"--output={file / 'x'} cannot be written"),
     ):
         assert run_command(main, arguments) == 2, arguments
         err = capsys.readouterr().err.strip().splitlines()

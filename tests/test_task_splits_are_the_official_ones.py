@@ -16,7 +16,6 @@ from musicssl_jax.mir.tasks.catalogue import TASKS
 from musicssl_jax.mir.tasks.sources import official_counts
 from musicssl_jax.mir.tasks.task import PARTS, PROTOCOLS
 
-
 # Recordings of train, validation and test, as the data sets' authors and MARBLE v1 have them; unusable ones among them.
 PUBLISHED = {
     "mtt_top50": (18706 + 3, 1825, 5329),  # 3 clips of train hold no audio

@@ -135,14 +135,14 @@ def _byte_of(track: str) -> int:
     return 2 + int.from_bytes(hashlib.sha256(track.encode()).digest()[:7])
 
 
-def make_folder(folder: Path) -> None:
-    """Raises UserError where files cannot be written into it."""
+def make_folder(folder: Path, flag: str = "--output") -> None:
+    """Raises UserError, which names the flag that the folder is of, where files cannot be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"--output={folder} cannot be written: {error.strerror}") from None
+        raise UserError(f"{flag}={folder} cannot be written: {error.strerror}") from None
 
 
 def write_whole(path: Path, text: str) -> None:

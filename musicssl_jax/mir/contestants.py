@@ -35,9 +35,11 @@ def contaminations(
     """The contestants, and what of each task those that are checkpoints have heard in training.
 
     given: folders of pretraining data besides those that a checkpoint names. journal: folder in which finished searches
-    are kept. Raises UserError: a collection is damaged.
+    are kept. say: is told what is not checked, and which of the given folders nobody was trained on.
+    Raises UserError: a collection is damaged.
     """
     searched: dict[tuple[str, ...], dict[str, Found]] = {}
+    unused = set(map(epath.Path, given))
     out = []
     for contestant in contestants:
         pretraining = _pretraining(contestant, given)
@@ -46,6 +48,7 @@ def contaminations(
             continue
         for line in pretraining.not_checked:
             say(f"{contestant.name}: not checked for contamination: {line}")
+        unused -= set(pretraining.folders)
         key = tuple(map(str, pretraining.folders))
         if key and key not in searched:
             searched[key] = _search([ensure_index(folder) for folder in pretraining.folders], found, journal)
@@ -56,6 +59,8 @@ def contaminations(
             for task, data in found
         }
         out.append(contestant._replace(contamination=by_task))
+    for folder in sorted(unused):
+        say(f"--pretraining_data={folder} is not used: every encoder here is untrained, or says what it was trained on")
     return out
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from musicssl_jax.errors import UserError
 from musicssl_jax.mir.contestants import Contestant
+from musicssl_jax.mir.features.encoders import EncoderKind
 from musicssl_jax.mir.features.extract import ensure_features, windows_name
 from musicssl_jax.mir.features.precomputed import PrecomputedFeatures
 from musicssl_jax.mir.features.recordings import source_of
@@ -19,7 +20,7 @@ from musicssl_jax.mir.features.store import FeatureStore
 from musicssl_jax.mir.probed_beats import probe_beats
 from musicssl_jax.mir.probed_task import Answers, Say, probe_task
 from musicssl_jax.mir.probing.settings import Settings, for_frames, settings_for
-from musicssl_jax.mir.report.results import EncoderKind, ProbedEncoder, TaskResult, slug
+from musicssl_jax.mir.report.results import ProbedEncoder, TaskResult, slug
 from musicssl_jax.mir.tasks.completeness import checked
 from musicssl_jax.mir.tasks.split_hash import split_sha256
 from musicssl_jax.mir.tasks.task import PARTS, Example, Missing, ProtocolName, Recording, Task, TaskData

@@ -72,9 +72,11 @@ def probe_beats(
         problem = _problem(examples, _frames(store, examples, layer))
         probes = [Probe(0, rate, settings.selection_seed) for rate in settings.rates]
         for network in trained:
-            grids[network][number] = train_probes(
-                problem, probes, settings, _hidden(settings, network), keep=False
-            ).scores
+            title = f"{network}: layer {layer}"
+            trained_probes = train_probes(
+                problem, probes, settings, _hidden(settings, network), keep=False, title=title
+            )
+            grids[network][number] = trained_probes.scores
     answers = {network: _final(network, grids[network], examples, store, layers, settings) for network in trained}
     test = [example for example in examples if example.part == "test"]
     truth = [np.asarray(example.label, np.float64) for example in test]
@@ -137,7 +139,8 @@ def _final(
     frames = _frames(store, examples, layers[which])
     problem = _problem(examples, frames)
     probes = [Probe(0, settings.rates[rate], seed) for seed in settings.seeds]
-    final = train_probes(problem, probes, for_seeds(settings), _hidden(settings, network), keep=True)
+    hidden, title = _hidden(settings, network), f"{network}: seeds"
+    final = train_probes(problem, probes, for_seeds(settings), hidden, keep=True, title=title)
     assert final.answers is not None
     spans = _test_spans(examples, frames.offsets)
     decoded, picked = [], []

@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import time
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, runtime_checkable
+from typing import Any, NamedTuple, runtime_checkable
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
@@ -20,7 +20,7 @@ from musicssl_jax.mir.probing.selection import Outcome, choose_and_train
 from musicssl_jax.mir.probing.settings import Settings, for_size
 from musicssl_jax.mir.report.results import Chosen
 from musicssl_jax.mir.tasks.task import PARTS, Example, Protocol, Task
-from musicssl_jax.shapes import Shaped
+from musicssl_jax.shapes import Int, Shaped
 
 Say = Callable[[str], None]
 
@@ -70,45 +70,72 @@ def probe_task(
     """
     began = time.monotonic()
     layers = features.layers_for([example.recording for example in examples])
-    by_window = protocol.unit == "window" or bool(protocol.ensembles)
-    owner = layers.recording if by_window else np.arange(len(examples))  # of each unit its example
-    part = np.array([PARTS.index(example.part) for example in examples])[owner]
-    truth = labels_of(task, examples)[owner]
-    problem = Problem(
+    units = _units(task, protocol, examples, layers)
+    problem = _problem(task, protocol, layers, units)
+    check_validation(task, units.truth[units.part == VALID])
+    settings = for_size(settings, len(problem.rows_of(TRAIN)))
+    outcomes = {network: _outcome(problem, settings, network, say) for network in networks}
+    if protocol.ensembles:
+        outcomes = {name: _joined(task, outcome, units, protocol) for name, outcome in outcomes.items()}
+        _, first = np.unique(units.owner, return_index=True)
+        units = _Units(*(of_units[first] for of_units in units))
+    return _answers(task, examples, units, outcomes, outcomes[networks[0]], began)
+
+
+class _Units(NamedTuple):
+    """What gets one answer each. owner: its example's number. part: the number of its part."""
+
+    owner: Int[np.ndarray, " n"]
+    part: Int[np.ndarray, " n"]
+    truth: Shaped[np.ndarray, "n ..."]
+
+
+def _units(task: Task, protocol: Protocol, examples: Sequence[Example], layers: Layers) -> _Units:
+    """Recordings, or all their windows."""
+    owner = layers.recording if _by_window(protocol) else np.arange(len(examples))
+    part = np.array([PARTS.index(example.part) for example in examples])
+    return _Units(owner, part[owner], labels_of(task, examples)[owner])
+
+
+def _by_window(protocol: Protocol) -> bool:
+    return protocol.unit == "window" or bool(protocol.ensembles)
+
+
+def _problem(task: Task, protocol: Protocol, layers: Layers, units: _Units) -> Problem:
+    return Problem(
         layers=layers,
-        unit=np.arange(layers.rows) if by_window else layers.recording,
-        part=part,
-        labels=blank_test(truth, part, task.kind),  # type: ignore[arg-type]
+        unit=np.arange(layers.rows) if _by_window(protocol) else layers.recording,
+        part=units.part,
+        labels=blank_test(units.truth, units.part, task.kind),  # type: ignore[arg-type]
         kind=task.kind,  # type: ignore[arg-type]
         outputs=len(task.outputs),
         score=functools.partial(_validation_score, task),
     )
-    check_validation(task, truth[part == VALID])
-    settings = for_size(settings, len(problem.rows_of(TRAIN)))
-    outcomes = {network: _outcome(problem, settings, network, say) for network in networks}
-    if protocol.ensembles:
-        _, first = np.unique(owner, return_index=True)
-        outcomes = {name: _joined(task, outcome, owner, part, truth, protocol) for name, outcome in outcomes.items()}
-        owner, part, truth = owner[first], part[first], truth[first]
-    test = np.flatnonzero(part == TEST)
-    main = outcomes[networks[0]]
-    outputs = main.answers[:, test]
-    names = np.array([example.recording for example in examples])
-    groups = np.array([example.group for example in examples])
+
+
+def _answers(
+    task: Task,
+    examples: Sequence[Example],
+    units: _Units,
+    outcomes: Mapping[str, Outcome],
+    main: Outcome,
+    began: float,
+) -> Answers:
+    """Of the test part's units; main: of the first network."""
+    test = np.flatnonzero(units.part == TEST)
+    owners, truth, outputs = units.owner[test], units.truth[test], main.answers[:, test]
     mixing = outcomes.get("mlp", main)
     return Answers(
-        recording=names[owner][test],
-        group=groups[owner][test],
-        truth=_as_known(task, truth[test]),
+        recording=np.array([example.recording for example in examples])[owners],
+        group=np.array([example.group for example in examples])[owners],
+        truth=_as_known(task, truth),
         outputs=outputs,
-        scores={
-            name: scores_of_seeds(task, truth[test], outcome.answers[:, test]) for name, outcome in outcomes.items()
-        },
+        scores={name: scores_of_seeds(task, truth, outcome.answers[:, test]) for name, outcome in outcomes.items()},
         chosen={name: chosen_of(name, outcome) for name, outcome in outcomes.items()},
         layer_names=max((outcome.choices for outcome in outcomes.values()), key=len),
         layer_scores_valid={name: list(outcome.grid.max(axis=1)) for name, outcome in outcomes.items()},
         layer_weights=None if mixing.mix is None else tuple(map(float, mixing.mix)),
-        confusion=_confusion(task, truth[test], outputs),
+        confusion=_confusion(task, truth, outputs),
         seconds=time.monotonic() - began,
     )
 
@@ -146,16 +173,14 @@ def chosen_of(network: str, outcome: Outcome) -> Chosen:
     return Chosen(outcome.layer, rate, float(np.mean(outcome.valid_scores)))
 
 
-def _joined(
-    task: Task, outcome: Outcome, owner: np.ndarray, part: np.ndarray, truth: np.ndarray, protocol: Protocol
-) -> Outcome:
+def _joined(task: Task, outcome: Outcome, units: _Units, protocol: Protocol) -> Outcome:
     """With one answer a recording, of each seed by the ensemble that is best on validation."""
-    _, first = np.unique(owner, return_index=True)
-    valid = part[first] == VALID
+    _, first = np.unique(units.owner, return_index=True)
+    valid = units.part[first] == VALID
     joined = []
     for answers in outcome.answers:
-        ways = [ensemble(answers, owner, how) for how in protocol.ensembles]
-        scores = [_validation_score(task, truth[first][valid], way[valid]) for way in ways]
+        ways = [ensemble(answers, units.owner, how) for how in protocol.ensembles]
+        scores = [_validation_score(task, units.truth[first][valid], way[valid]) for way in ways]
         joined.append(ways[int(np.argmax(scores))])
     return dataclasses.replace(outcome, answers=np.stack(joined))
 

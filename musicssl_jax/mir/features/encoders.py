@@ -18,7 +18,7 @@ from musicssl_jax.mir import baselines
 from musicssl_jax.mir.baselines import Baseline, baseline_frames
 from musicssl_jax.shapes import Float, Int, Int16
 
-Kind = Literal["checkpoint", "random", "baseline", "function", "files"]
+EncoderKind = Literal["checkpoint", "random", "baseline", "function", "files"]
 
 BASELINES: dict[str, Baseline] = {"mfcc": "MFCC", "chroma": "chroma", "mel": "log-mel"}
 """By the names that the command line has for them."""
@@ -58,7 +58,7 @@ class Representation:
     """
 
     name: str
-    kind: Kind
+    kind: EncoderKind
     sha256: str
     sample_rate: int
     layers: int
@@ -88,7 +88,9 @@ def untrained(path: str, *, precision: str | None = None, download: bool = False
     return of_encoder(untrained_encoder(path, download=download), "random", precision=precision)
 
 
-def of_encoder(encoder: FrozenEncoder, kind: Kind = "checkpoint", *, precision: str | None = None) -> Representation:
+def of_encoder(
+    encoder: FrozenEncoder, kind: EncoderKind = "checkpoint", *, precision: str | None = None
+) -> Representation:
     """The means of all hidden states, 0 to the last. precision: "float32", "bfloat16", or the encoder's own."""
     if precision:
         encoder = encoder.with_precision(precision)

@@ -60,7 +60,7 @@ def ensure_features(
     chosen = tuple(frames_of_layers or ())
     _check_frames(representation, windows, chosen)
     place = folder / encoder_folder(representation) / data_set / windows_name(windows)
-    make_folder(place)
+    make_folder(place, "--cache")
     with _alone(place):
         if jax.process_index() == 0:
             _prepare(place, representation, windows, data_set)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from musicssl_jax.embedding.spool import as_dtype
 from musicssl_jax.errors import UserError
-from musicssl_jax.mir.features.encoders import Kind
+from musicssl_jax.mir.features.encoders import EncoderKind
 from musicssl_jax.mir.features.store import Layers, assembled
 from musicssl_jax.mir.tasks.task import Recording
 from musicssl_jax.shapes import Float, Shaped
@@ -33,7 +33,7 @@ class PrecomputedFeatures:
     not such arrays.
     """
 
-    kind: Kind = "files"
+    kind: EncoderKind = "files"
 
     def __init__(self, folder: Path, recordings: Collection[Recording], scratch: Path | None = None):
         if not folder.is_dir():
@@ -127,8 +127,8 @@ def _read(
     features, start, end = _opened(path)
     if not np.isfinite(features).all():
         raise UserError(f"{path} holds NaN or infinite values: {WANTED}")
-    times = (_times(given, features.shape[1]) for given in (start, end))
-    return as_dtype(np.asarray(features), np.dtype("float16")), *times
+    windows = features.shape[1]
+    return as_dtype(np.asarray(features), np.dtype("float16")), _times(start, windows), _times(end, windows)
 
 
 def _times(given: np.ndarray | None, windows: int) -> Float[np.ndarray, " n"]:

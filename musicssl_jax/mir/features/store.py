@@ -126,7 +126,7 @@ def assembled(folder: Path | None, contents: Iterable[Content], counts: list[int
     Raises UserError: the folder cannot be written, or the disk is full.
     """
     if folder is not None:
-        make_folder(folder)
+        make_folder(folder, "--cache")
     offsets = np.cumsum([0, *counts])
     start, end = np.empty((2, offsets[-1]))
     spool = Spool(folder or Path(tempfile.gettempdir()), layers, int(offsets[-1]), width, "float16")

@@ -100,7 +100,8 @@ def _imported(name: str) -> tuple[Callable[..., Any], bytes]:
 
 def _sample_rate(function: Callable[..., Any], name: str) -> int:
     rate = getattr(function, "sample_rate", _RATE)
-    if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate < np.inf or rate != int(rate):
+    is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+    if not is_number or not 0 < rate < np.inf or rate != int(rate):
         raise UserError(f"--encoder={name}: its sample_rate is {rate!r}: want samples a second, for example 24000")
     return int(rate)
 

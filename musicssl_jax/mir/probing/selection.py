@@ -43,10 +43,10 @@ def choose_and_train(
     singles = list(range(problem.layers.count))
     weighted = problem.layers.count > 2
     say(f"{network}: {(len(singles) + weighted) * len(settings.rates)} probes on validation")
-    grid = _stage(problem, singles, settings, hidden).scores
+    grid = _stage(problem, singles, settings, hidden, title=f"{network}: layers").scores
     mix = None
     if weighted:
-        mixing = _stage(problem, [MIXED], settings, hidden)
+        mixing = _stage(problem, [MIXED], settings, hidden, title=f"{network}: weighted sums")
         grid, best = np.concatenate([grid, mixing.scores]), int(np.argmax(mixing.scores))
         mix = mixing.mix[best] if mixing.mix is not None and np.isfinite(mixing.scores[best]) else None
     grid = grid.reshape(-1, len(settings.rates))
@@ -55,7 +55,7 @@ def choose_and_train(
     say(f"{network}: layer {names[choice]} at {settings.rates[rate]:g}, now with {len(settings.seeds)} seeds")
     layer = MIXED if choice == len(singles) else int(choice)
     probes = [Probe(layer, settings.rates[rate], seed) for seed in settings.seeds]
-    final = train_probes(problem, probes, for_seeds(settings), hidden, keep=True)
+    final = train_probes(problem, probes, for_seeds(settings), hidden, keep=True, title=f"{network}: seeds")
     assert final.answers is not None
     return Outcome(
         choices=names,
@@ -69,6 +69,6 @@ def choose_and_train(
     )
 
 
-def _stage(problem: Problem, layers: list[int], settings: Settings, hidden: int | None) -> Trained:
+def _stage(problem: Problem, layers: list[int], settings: Settings, hidden: int | None, *, title: str) -> Trained:
     probes = [Probe(layer, rate, settings.selection_seed) for layer in layers for rate in settings.rates]
-    return train_probes(problem, probes, settings, hidden, keep=False)
+    return train_probes(problem, probes, settings, hidden, keep=False, title=title)

@@ -4,7 +4,7 @@ Each probe has its own layer, rate and seed; those of a seed see the same rows i
 hidden units. Probes are trained in groups, and those that have stopped are compacted out of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from musicssl_jax.mir.probing.feed import Chunk, Feed
 from musicssl_jax.mir.probing.network import Params, init_probe, probabilities
 from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Problem
 from musicssl_jax.mir.probing.programs import ADAM, Roles, State, kept_units, train_group, unit_sums
+from musicssl_jax.mir.probing.progress import shown_progress
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.shapes import Array, Bool, Float, Int
 
@@ -51,25 +52,27 @@ class Trained:
 
 
 def train_probes(
-    problem: Problem, probes: Sequence[Probe], settings: Settings, hidden: int | None, *, keep: bool
+    problem: Problem, probes: Sequence[Probe], settings: Settings, hidden: int | None, *, keep: bool, title: str = ""
 ) -> Trained:
     """Trains all probes side by side, each until its own validation score has stopped to rise.
 
-    hidden: None for linear probes. keep: whether answers are wanted. Either all probes mix layers or
-    none does. A probe whose answers are not finite scores -inf.
+    hidden: None for linear probes. keep: whether answers are wanted. title: of the progress that is shown. Either all
+    probes mix layers or none does. A probe whose answers are not finite scores -inf.
     """
     bench = _Bench(problem, probes, settings, hidden)
     course = _Course(probes, settings)
     groups = bench.begin()
     best: dict[int, Weights] = {}
-    for epoch in range(settings.epochs):
-        groups, losses = bench.train(groups, course.rates, epoch)
-        improved = course.take(epoch, losses, bench.validate(groups))
-        if keep or bench.mixed:
-            best |= _copies(groups, improved)
-        groups = _regrouped(groups, course.going_on(epoch))
-        if not groups:
-            break
+    with shown_progress(title, settings.epochs, len(probes)) as progress:
+        for epoch in range(settings.epochs):
+            groups, losses = bench.train(groups, course.rates, epoch, progress.chunk)
+            improved = course.take(epoch, losses, bench.validate(groups))
+            if keep or bench.mixed:
+                best |= _copies(groups, improved)
+            groups = _regrouped(groups, course.going_on(epoch))
+            progress.epoch(len(course.active), course.scores.max())
+            if not groups:
+                break
     return Trained(
         course.scores,
         course.best_epoch,
@@ -204,9 +207,10 @@ class _Bench:
         return _grouped({number: begun[probe.seed] for number, probe in enumerate(self.probes)})
 
     def train(
-        self, groups: list[_Group], rates: Float[np.ndarray, " P"], epoch: int
+        self, groups: list[_Group], rates: Float[np.ndarray, " P"], epoch: int, tick: Callable[[float], None]
     ) -> tuple[list[_Group], Float[np.ndarray, " P"]]:
-        """Every training row once, in an order that follows from seed and epoch; and the mean losses."""
+        """Every training row once, in an order that follows from seed and epoch; and the mean losses. tick: is told of
+        each share of the rows."""
         orders = [np.random.default_rng([seed, epoch]).permutation(self.train_rows) for seed in self.seeds]
         rows = np.stack(orders)[:, : self.settings.rows_per_epoch]
         total, steps = np.zeros(len(self.probes)), 0
@@ -217,6 +221,7 @@ class _Bench:
             trained = [self._train_group(group, given, rates) for group in groups]
             _add(total, running)  # waits for the chunk before: there are never more than two in memory
             groups, running = [group for group, _ in trained], [(group.probes, losses) for group, losses in trained]
+            tick(float(chunk.weights.sum()) / rows.shape[1])
         _add(total, running)
         return groups, total / steps
 

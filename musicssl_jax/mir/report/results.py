@@ -10,19 +10,18 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from musicssl_jax.errors import UserError
+from musicssl_jax.mir.features.encoders import EncoderKind
 from musicssl_jax.mir.tasks.catalogue import TASKS
 from musicssl_jax.mir.tasks.task import PARTS, PROTOCOLS, ProtocolName
 
 FORMAT = "musicssl task result 1"
 WEIGHTED = "weighted"
 """Name of the layer choice that is a learned mean of all layers."""
-
-EncoderKind = Literal["checkpoint", "random", "baseline", "function", "files"]
 
 
 @dataclass(frozen=True)

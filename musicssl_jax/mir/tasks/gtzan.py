@@ -19,7 +19,7 @@ from musicssl_jax.mir.tasks.assembly import Listed, assemble, recordings_of, shi
 from musicssl_jax.mir.tasks.listing import audio_below, by_key, data_set_folder, files_below, read_lines, read_text
 from musicssl_jax.mir.tasks.marble_manifests import read_manifests
 from musicssl_jax.mir.tasks.prepared import find_prepared, prepared_names
-from musicssl_jax.mir.tasks.task import Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
+from musicssl_jax.mir.tasks.task import WHOLE, Part, ProtocolName, Recording, Task, TaskData
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
@@ -135,9 +135,7 @@ def _beats(times: list) -> tuple[float, ...]:
 
 
 # v1 trains beats on random crops of 10 s and tests on 30 s; here a recording is always encoded as a whole.
-_WHOLE: dict[ProtocolName, Protocol] = {"ours": Protocol(Windows(None)), "marble-v1": Protocol(Windows(None))}
-
 TASKS = (
-    Task("gtzan_genre", "GTZAN: genre", "gtzan", "class", GENRES, "accuracy", _WHOLE, read_genre),
-    Task("gtzan_beats", "GTZAN-Rhythm: beats", "gtzan", "beats", (), "f_measure", _WHOLE, read_beats),
+    Task("gtzan_genre", "GTZAN: genre", "gtzan", "class", GENRES, "accuracy", WHOLE, read_genre),
+    Task("gtzan_beats", "GTZAN-Rhythm: beats", "gtzan", "beats", (), "f_measure", WHOLE, read_beats),
 )

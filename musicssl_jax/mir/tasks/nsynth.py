@@ -14,7 +14,7 @@ from musicssl_jax.errors import UserError
 from musicssl_jax.mir.tasks.assembly import Listed, assemble
 from musicssl_jax.mir.tasks.listing import audio_below, by_key, data_set_folder, read_text
 from musicssl_jax.mir.tasks.prepared import find_prepared, prepared_names
-from musicssl_jax.mir.tasks.task import PARTS, Part, Protocol, ProtocolName, Recording, Task, TaskData, Windows
+from musicssl_jax.mir.tasks.task import PARTS, WHOLE, Part, ProtocolName, Recording, Task, TaskData
 
 FAMILIES = (
     *("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"),
@@ -89,9 +89,7 @@ def _prepared(folder: Path, part: Part, recordings: dict[str, Recording]) -> Ite
         yield id, Note(int(note["pitch"]), FAMILIES.index(note["family"]), note["instrument"])
 
 
-_WHOLE: dict[ProtocolName, Protocol] = {"ours": Protocol(Windows(None)), "marble-v1": Protocol(Windows(None))}
-
 TASKS = (
-    Task("nsynth_pitch", "NSynth: pitch", "nsynth", "class", PITCHES, "accuracy", _WHOLE, read_pitch),
-    Task("nsynth_instrument", "NSynth: instrument", "nsynth", "class", FAMILIES, "accuracy", _WHOLE, read_instrument),
+    Task("nsynth_pitch", "NSynth: pitch", "nsynth", "class", PITCHES, "accuracy", WHOLE, read_pitch),
+    Task("nsynth_instrument", "NSynth: instrument", "nsynth", "class", FAMILIES, "accuracy", WHOLE, read_instrument),
 )

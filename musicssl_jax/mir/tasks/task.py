@@ -94,6 +94,10 @@ class Protocol:
     ensembles: tuple[Ensemble, ...] = ()
 
 
+WHOLE: Mapping[ProtocolName, Protocol] = dict.fromkeys(PROTOCOLS, Protocol(Windows(None)))
+"""A recording is one window, in every protocol."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One of the 13.

@@ -241,7 +241,7 @@ def test_an_output_that_is_a_file_is_named_in_one_line(tmp_path, results):
     place = tmp_path / "notes.txt"
     place.write_text("mine")
     by_name = {name: [r for r in results if r.encoder.name == name] for name in ("strong", "mfcc")}
-    for write in (lambda: compare(by_name, place), lambda: write_report(results, place)):
+    for write in (lambda: compare(by_name, place), lambda: write_report(results[:1], place)):
         with pytest.raises(
             UserError, match=r"^\S*notes.txt/\S+ cannot be written \(its folder is a file\): give an --output"
         ):

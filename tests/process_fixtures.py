@@ -11,9 +11,13 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 420  # seconds that a job may take
 
 
-def start(module: str, arguments: Sequence[str], processes: int, *, devices: int = 1) -> list[subprocess.Popen]:
+def start(
+    module: str, arguments: Sequence[str], processes: int, *, devices: int = 1, heartbeat: int = 20
+) -> list[subprocess.Popen]:
     """`python -m module arguments` as so many processes of so many CPU devices each; alone, it joins nobody."""
-    joined = [f"--distributed={free_address()}", "--heartbeat=20"] if processes > 1 else ["--distributed=off"]
+    joined = ["--distributed=off"]
+    if processes > 1:
+        joined = [f"--distributed={free_address()}", f"--heartbeat={heartbeat}"]
     return [
         subprocess.Popen(
             [sys.executable, "-m", module, *arguments, *joined],

@@ -115,6 +115,10 @@ def test_a_loop_that_hangs_on_data_is_reported_and_counts_once():
         ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_1'}, to_apply=%add", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0'}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['axis_0'=1,'axis_1'=4] {'axis_0','axis_1'}", [[0, 1, 2, 3]]),
+        (
+            "replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}",
+            [[0, 1], [2, 3]],
+        ),
         ("replica_groups={}", [[0, 1, 2, 3]]),
         ("channel_id=1", [[0, 1, 2, 3]]),
     ],

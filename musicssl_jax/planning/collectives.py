@@ -101,30 +101,43 @@ def _moved(kind: str, within: Computation, instruction: Instruction) -> list[Arr
 def device_groups(attributes: str, devices: int) -> list[list[int]]:
     """Which devices, by their number in the mesh, take part in a collective with each other.
 
-    Understood are `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, `mesh['a'=2,'b'=2] {'b'}` and a permutation's
-    pairs; nothing, and `{}`, mean all devices. Raises ValueError: other groups.
+    Understood are `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, `mesh['a'=2,'b'=2] {'b'}`, the same with
+    `device_ids=([2,2]T(1,0))`, and a permutation's pairs; nothing, and `{}`, mean all devices.
+    Raises ValueError: other groups.
     """
     if pairs := re.search(r"source_target_pairs=\{(\{[\d,{} ]*\})\}", attributes):
         return [sorted(group) for group in _joined(_lists(pairs[1]))]
     if listed := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", attributes):
         return _lists(listed[1])
-    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
+    if iota := re.search(rf"replica_groups=\[([\d,]+)\]<={_NUMBERED}", attributes):
         groups, dims, order = (_numbers(part) for part in iota.groups(default=""))
-        numbers = np.arange(np.prod(dims)).reshape(dims)
-        return (numbers.transpose(order) if order else numbers).reshape(groups).tolist()
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{((?:'\w+',?)*)\}", attributes):
-        return _along(dict(re.findall(r"'(\w+)'=(\d+)", named[1])), re.findall(r"'(\w+)'", named[2]))
+        return _grid(dims, order).reshape(groups).tolist()
+    if named := re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_NUMBERED}\))? \{{((?:'\w+',?)*)\}}", attributes
+    ):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        devices_of_mesh = _grid(_numbers(named[2] or str(devices)), _numbers(named[3] or ""))
+        return _along(devices_of_mesh, sizes, re.findall(r"'(\w+)'", named[4]))
     if unknown := re.search(r"replica_groups=(?!\{\}).{1,80}", attributes):
         raise ValueError(f"groups of devices in a spelling that is not known: {unknown[0]}")
     return [list(range(devices))]
 
 
-def _along(axes: Mapping[str, str], grouped: Sequence[str]) -> list[list[int]]:
-    """Groups of those that differ along the grouped axes of a grid of devices."""
-    numbers = np.arange(math.prod(map(int, axes.values()))).reshape([int(size) for size in axes.values()])
-    order = [i for i, name in enumerate(axes) if name not in grouped] + [list(axes).index(name) for name in grouped]
-    size = math.prod(int(axes[name]) for name in grouped)
-    return numbers.transpose(order).reshape(-1, size).tolist()
+_NUMBERED = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+"""A grid of consecutive numbers, perhaps with its axes in another order: `[2,4]T(1,0)`."""
+
+
+def _grid(dims: list[int], order: list[int]) -> np.ndarray:
+    numbers = np.arange(math.prod(dims)).reshape(dims)
+    return numbers.transpose(order) if order else numbers
+
+
+def _along(devices: np.ndarray, sizes: Mapping[str, int], grouped: Sequence[str]) -> list[list[int]]:
+    """Groups of those that differ along the grouped axes of a mesh with axes of these sizes."""
+    names = list(sizes)
+    order = [names.index(name) for name in names if name not in grouped] + [names.index(name) for name in grouped]
+    members = math.prod(sizes[name] for name in grouped)
+    return devices.reshape(list(sizes.values())).transpose(order).reshape(-1, members).tolist()
 
 
 def crossed_axes(groups: Iterable[Sequence[int]], axis_sizes: Mapping[str, int]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def test_the_fit_ends_when_patience_does(uninterrupted):
 def test_devices_and_micro_batches_draw_the_same_frames(data, fsdp, per_device):
     """Also where the batch is filled up: 4 in a micro-batch and 8 devices leave two rows empty.
 
-    To float32's rounding of sums, whose order is the compiler's: it differs with the rows of a program and by processor.
+    To float32's rounding of sums, whose order is the compiler's: it differs with a program's rows and by processor.
     """
     divided = stream(mesh=make_mesh(data, fsdp), per_device=per_device)
     np.testing.assert_allclose(divided.on_host(100), stream().on_host(100), rtol=1e-5, atol=1e-5)

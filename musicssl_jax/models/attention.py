@@ -1,6 +1,7 @@
 """Scaled dot-product attention, in the formulation that suits the platform."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -85,8 +86,14 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
     filled = -(-frames // LANES) * LANES
     block = max(size for size in (512, 384, 256, LANES) if filled % size == 0)
     sizes = splash_attention_kernel.BlockSizes(
-        **dict.fromkeys(("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv"), block),
-        **dict.fromkeys(("block_kv_dkv_compute", "block_q_dq", "block_kv_dq"), block),
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
     )
     mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((filled, filled))] * heads)
     run = splash_attention_kernel.make_splash_mha(
@@ -99,15 +106,16 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
         segments = splash_attention_kernel.SegmentIds(segment, segment)
         return jax.vmap(run)(query, key, value, segments)
 
+    attention: Callable = clips
     # The compiler cannot split such a kernel: each device of `fsdp` takes its own rows.
     mesh = jax.sharding.get_abstract_mesh()
     if "fsdp" in mesh.axis_names:
-        clips = jax.shard_map(clips, in_specs=P("fsdp"), out_specs=P("fsdp"), axis_names={"fsdp"}, check_vma=False)
+        attention = jax.shard_map(clips, in_specs=P("fsdp"), out_specs=P("fsdp"), axis_names={"fsdp"}, check_vma=False)
     heads_first = [
         jnp.pad(jnp.swapaxes(part, 1, 2), ((0, 0), (0, 0), (0, filled - frames), (0, 0)))
         for part in (query * width**-0.5, key, value)
     ]
-    return jnp.swapaxes(clips(*heads_first, segment), 1, 2)[:, :frames]
+    return jnp.swapaxes(attention(*heads_first, segment), 1, 2)[:, :frames]
 
 
 def _all_heads(query, key, value, padding, rate, keys):

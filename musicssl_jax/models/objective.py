@@ -42,7 +42,7 @@ def make_objective(config: Any, platform: str | None = None) -> Data2Vec | Huber
     raise ValueError(f"objective is {config.objective!r}; known: 'data2vec', 'hubert'")
 
 
-def _compute(config: Any, platform: str | None) -> dict[str, str]:
+def _compute(config: Any, platform: str | None) -> dict[str, Any]:
     """The config's choices of how to compute, "auto" decided; a config from before there were any has none."""
     chosen = dict(config.get("compute", {}))
     if platform and chosen:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ if what == "abort":
     os.abort()
 sys.exit(int(what))
 """
+
+
+def _heed_ctrl_c() -> None:
+    """A shell starts what runs in its background, as this test may do, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -83,6 +89,7 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def launch(self, script: str, *argv: str) -> subprocess.CompletedProcess:

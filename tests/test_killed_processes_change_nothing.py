@@ -12,13 +12,13 @@ from run_fixtures import flags
 from musicssl_jax.training.metrics import read_metrics
 
 PROCESSES = 4
-KILLS = int(os.environ.get("MUSICSSL_KILLS", "3"))
+KILLS = int(os.environ.get("MUSICSSL_KILLS", "2"))
 """20 take half an hour on two cores."""
 TIMES = ("time/", "perf/")  # what the clock decides
 
 
 def command(music, workdir) -> list[str]:
-    fields = {"mesh__data": -1, "batch__per_device": 2, "steps": 300, "checkpoint__every": 10, "valid__every": 50}
+    fields = {"mesh__data": -1, "batch__per_device": 2, "steps": 100, "checkpoint__every": 5, "valid__every": 50}
     return [*flags(music, **fields), f"--workdir={workdir}"]
 
 

@@ -52,7 +52,7 @@ def alone(music, tmp_path_factory):
 
 @pytest.mark.long
 def test_four_processes_that_split_the_parameters_are_one(music, alone, tmp_path):
-    """The first alone writes and speaks. (That four which split the batch are one, the next test but one holds.)"""
+    """The first alone writes and speaks. That four which split the batch are one, the test of a signal holds."""
     ended = run(TRAIN, command(music, tmp_path, mesh__fsdp=4), 4)
     assert [code for code, _, _ in ended] == [0] * 4, [err for _, _, err in ended]
     np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-5)

@@ -14,7 +14,7 @@ from run_fixtures import flags, hubert_flags
 from musicssl_jax.training.metrics import read_metrics
 
 TRAIN = "musicssl_jax.train"
-FIELDS = {"mesh__data": -1, "batch__per_device": 2, "steps": 6, "checkpoint__every": 2, "valid__every": 3}
+FIELDS = {"mesh__data": -1, "batch__per_device": 2, "steps": 100, "checkpoint__every": 20, "valid__every": 50}
 
 
 def command(music, workdir, kind=flags, **fields) -> list[str]:
@@ -25,12 +25,23 @@ def losses(workdir: Path) -> np.ndarray:
     return read_metrics(workdir / "metrics.jsonl")["train/loss"][1]
 
 
-def until(happened, jobs, seconds=120.0) -> None:
+def assert_equal(workdir: Path, alone: Path) -> None:
+    """The order of additions differs, and what it does grows with the steps."""
+    np.testing.assert_allclose(losses(workdir)[:10], losses(alone)[:10], rtol=1e-5)
+    np.testing.assert_allclose(losses(workdir), losses(alone), rtol=1e-2)
+
+
+def until(happened, jobs, seconds=240.0) -> None:
     began = time.monotonic()
     while not happened():
         assert time.monotonic() - began < seconds, "it never happened"
         assert all(job.poll() is None for job in jobs), finish(jobs)
         time.sleep(0.05)
+
+
+def newest(workdir: Path) -> int:
+    """The last step that is saved."""
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()), default=0)
 
 
 def has_steps(workdir: Path, steps: int):
@@ -55,9 +66,9 @@ def test_four_processes_that_split_the_parameters_are_one(music, alone, tmp_path
     """The first alone writes and speaks. That four which split the batch are one, the test of a signal holds."""
     ended = run(TRAIN, command(music, tmp_path, mesh__fsdp=4), 4)
     assert [code for code, _, _ in ended] == [0] * 4, [err for _, _, err in ended]
-    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-5)
+    assert_equal(tmp_path, alone)
     assert (tmp_path / "report.html").is_file() and len(list((tmp_path / "tensorboard").iterdir())) == 1
-    assert "done: 6 steps" in ended[0][1]
+    assert "done: 100 steps" in ended[0][1]
     assert not any("step" in out for _, out, _ in ended[1:])
 
 
@@ -65,7 +76,8 @@ def test_four_processes_that_split_the_parameters_are_one(music, alone, tmp_path
 def test_two_processes_train_musichubert(music, tmp_path):
     """They fit its codebooks together."""
     for workdir, processes, devices in ((tmp_path / "two", 2, 1), (tmp_path / "one", 1, 2)):
-        ended = run(TRAIN, command(music, workdir, hubert_flags), processes, devices=devices)
+        fields = {"steps": 6, "checkpoint__every": 6}
+        ended = run(TRAIN, command(music, workdir, hubert_flags, **fields), processes, devices=devices)
         assert [code for code, _, _ in ended] == [0] * processes, [err for _, _, err in ended]
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
 
@@ -73,36 +85,35 @@ def test_two_processes_train_musichubert(music, tmp_path):
 @pytest.mark.long
 def test_a_signal_to_one_stops_all_and_fewer_go_on(music, alone, tmp_path):
     """SIGTERM: saved, exit code 3 everywhere; then 2 processes, then 1."""
-    jobs = start(TRAIN, command(music, tmp_path, steps=200), 4)
-    until(has_steps(tmp_path, 1), jobs)
-    jobs[2].send_signal(signal.SIGTERM)
-    ended = finish(jobs)
-    assert [code for code, _, _ in ended] == [3] * 4, [err for _, _, err in ended]
-    assert "SIGTERM" in ended[2][2] and all("the same command goes on" in err for _, _, err in ended)
-    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal())
-    for processes, steps in ((2, saved + 3), (1, saved + 6)):
-        ended = run(TRAIN, command(music, tmp_path, steps=steps), processes)
-        assert [code for code, _, _ in ended] == [0] * processes, [err for _, _, err in ended]
-    assert read_metrics(tmp_path / "metrics.jsonl")["train/loss"][0].tolist() == list(range(1, saved + 7))
-    np.testing.assert_allclose(losses(tmp_path)[:6], losses(alone), rtol=1e-5)
+    for processes in (4, 2):
+        before = newest(tmp_path)
+        jobs = start(TRAIN, command(music, tmp_path), processes)
+        until(has_steps(tmp_path, before + 1), jobs)
+        jobs[-1].send_signal(signal.SIGTERM)
+        ended = finish(jobs)
+        assert [code for code, _, _ in ended] == [3] * processes, [err for _, _, err in ended]
+        assert "SIGTERM" in ended[-1][2] and all("the same command goes on" in err for _, _, err in ended)
+        assert before < newest(tmp_path) < 100
+    ((code, _, err),) = run(TRAIN, command(music, tmp_path), 1)
+    assert code == 0, err
+    assert read_metrics(tmp_path / "metrics.jsonl")["train/loss"][0].tolist() == list(range(1, 101))
+    assert_equal(tmp_path, alone)
 
 
 @pytest.mark.long
 def test_a_lost_process_ends_the_others_in_time(music, alone, tmp_path):
     """By JAX's own abort; the same command goes on, and time is accounted for."""
     shutil.rmtree(tmp_path)
-    jobs = start(TRAIN, command(music, tmp_path, steps=200), 2)
-    until((tmp_path / "checkpoints" / "2").exists, jobs)
+    jobs = start(TRAIN, command(music, tmp_path), 2)
+    until((tmp_path / "checkpoints" / "20").exists, jobs)
     jobs[1].kill()
     began = time.monotonic()
     ended = finish(jobs)
     assert ended[0][0] in (-signal.SIGABRT, 134), ended[0][2]
     assert time.monotonic() - began < 60  # a heartbeat of 20 s, seen with a delay
-    series = read_metrics(tmp_path / "metrics.jsonl")
-    steps = int(series["train/loss"][0][-1]) + 4
-    ended = run(TRAIN, command(music, tmp_path, steps=steps), 2)
+    ended = run(TRAIN, command(music, tmp_path), 2)
     assert [code for code, _, _ in ended] == [0] * 2, [err for _, _, err in ended]
-    np.testing.assert_allclose(losses(tmp_path)[:6], losses(alone), rtol=1e-5)
+    assert_equal(tmp_path, alone)
     assert read_metrics(tmp_path / "metrics.jsonl")["time/lost"][1][-1] > 5
 
 

@@ -23,10 +23,11 @@ from musicssl_jax.parallel import make_mesh
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 EXAMPLE = "example.npz"
 CHECKPOINTS = "checkpoints"
+APART = (CHECKPOINTS, "codebooks")  # folders of a run that are written where it lies, not copied there
 
 
 def open_run_folder(workdir: str | Path) -> tuple[Path, Callable[[], None]]:
-    """(local folder to write to, function that brings what is in it to `workdir`); checkpoints are none of its concern.
+    """(local folder to write to, function that brings what is in it to `workdir`), but for what is APART.
 
     The local folder is `workdir` itself or, where that lies in an object store, one beside it with a copy of its files,
     kept by the first process alone and removed when the process ends.
@@ -43,7 +44,7 @@ def open_run_folder(workdir: str | Path) -> tuple[Path, Callable[[], None]]:
 
     def copy(source: epath.PathLike, to: epath.PathLike) -> None:
         try:
-            copy_files(source, to, without=(CHECKPOINTS,))
+            copy_files(source, to, without=APART)
         except Exception as error:  # of the store's client
             raise UserError(f"cannot copy the run's files to or from {workdir}: {error}") from error
 

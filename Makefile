@@ -17,9 +17,9 @@ demo-tasks: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST)
 
-# One at a time: these start processes of their own.
+# The tests of a file one after the other: they share what is dear, and the TPU's compiler serves one at a time.
 test-long: $(VENV)/.test $(VENV)/.tpu
-	$(BIN)/python -m pytest -m long $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

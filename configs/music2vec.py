@@ -1,4 +1,4 @@
-"""music2vec: data2vec 1.0 trained on music, in the eight settings of arXiv 2307.05161, `large` and `demo`.
+"""music2vec: data2vec 1.0 trained on music, in the eight settings of arXiv 2307.05161, `large`, `xlarge` and `demo`.
 
     musicssl train --config=configs/music2vec.py --config.data.path=DATA --workdir=RUN         base
     musicssl train --config=configs/music2vec.py:crop5s --config.data.path=DATA --workdir=RUN  a named variant
@@ -12,8 +12,9 @@ takes 52 GFLOP per second of audio at 5 s crops and 61 at 30 s. `base` sees 56 m
 that, `crop5s` about the same as `base`, `large` several times as much. The reference's data2vec runs of this
 size used 16 V100s.
 
-Gives: an encoder of 93.75M parameters with the regression head (`large`: about 313M), and 50 feature frames
-a second from each of its blocks. `demo` is a hundred times smaller and trains in minutes on two CPU cores.
+Gives: an encoder of 93.75M parameters with the regression head (`large`: 314M, `xlarge`: 961M; nobody has
+published either for music), and 50 feature frames a second from each of its blocks. `demo` is a hundred times
+smaller and trains in minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +42,14 @@ VARIANTS: dict[str, dict] = {
         "model.layers": 24,
         "model.width": 1024,
         "model.ffn": 4096,
+        "model.heads": 16,
+        "model.norm_first": True,
+    },
+    # HuBERT's X-Large. State and gradients take 19 GB: share them among devices, as docs/plan.md does.
+    "xlarge": {
+        "model.layers": 48,
+        "model.width": 1280,
+        "model.ffn": 5120,
         "model.heads": 16,
         "model.norm_first": True,
     },

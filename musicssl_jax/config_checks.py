@@ -23,6 +23,16 @@ def check(config: ConfigDict) -> None:
             raise UserError(message)
 
 
+def check_kernel(config: Any, platform: str) -> None:
+    """UserError: the config names an attention kernel of another platform ("cpu", "gpu", "tpu")."""
+    kernel = config.compute.attention
+    if {"splash": "tpu", "cudnn": "gpu"}.get(kernel, platform) != platform:
+        raise UserError(
+            f"config.compute.attention={kernel}: there is no such kernel for a {platform.upper()}; "
+            "--config.compute.attention=auto takes what suits it"
+        )
+
+
 def _value(config: ConfigDict, field: str) -> Any:
     try:
         return attrgetter(field)(config)

@@ -24,6 +24,7 @@ from etils import epath
 from musicssl_jax import STARTED
 from musicssl_jax.command import run_command
 from musicssl_jax.config import load, run_flags, to_json
+from musicssl_jax.config_checks import check_kernel
 from musicssl_jax.distributed import join
 from musicssl_jax.errors import DIVERGED, PREEMPTED, TrainingStopped
 from musicssl_jax.flops import update_flops
@@ -86,7 +87,9 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
     # What to train, on which devices, from which data.
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
-    objective = make_objective(config, mesh.local_devices[0].platform)
+    platform = mesh.local_devices[0].platform
+    check_kernel(config, platform)
+    objective = make_objective(config, platform)
     schedule = make_schedule(config.schedule, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(mesh))

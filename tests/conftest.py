@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,8 +10,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # numba) can exchange their machine code in a shared folder, and every later process that loads it crashes.
 workers = Path(__file__).resolve().parents[1] / ".pytest_cache" / "numba"
 os.environ["NUMBA_CACHE_DIR"] = str(workers / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
-# Programs are tiny and compiled often: compile them cheaply, and once for all processes of a session.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+# Programs are tiny and compiled often: compile them cheaply (.4 of the time), and once for all processes of a session.
+CHEAPLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if int(version("jaxlib").split(".")[1]) < 11:  # which later ones have no choice of
+    CHEAPLY += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = CHEAPLY
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="musicssl-test-programs-"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 

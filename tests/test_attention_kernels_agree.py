@@ -4,8 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_fixtures import tiny_config
 
+from musicssl_jax.errors import UserError
 from musicssl_jax.models.attention import _splash, attend, choose_kernel
+from musicssl_jax.models.objective import make_objective
+from musicssl_jax.train import train
 
 # Products in bfloat16 keep 8 bits: 2^-8 of values near 1.
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
@@ -62,3 +66,11 @@ def test_auto_takes_a_fused_kernel_where_it_holds(kernel, platform, dtype, rate,
 
 def test_auto_does_without_a_library_that_is_not_here():
     assert choose_kernel("auto", "gpu", "bfloat16", 0.0, 64) == "xla"
+
+
+def test_a_kernel_of_another_platform_is_refused_by_training_and_replaced_elsewhere(tmp_path):
+    """What a TPU trained is evaluated by anything."""
+    config = tiny_config(compute__attention="splash", model__attention_dropout=0.0)
+    with pytest.raises(UserError, match=r"attention=splash: there is no such kernel for a CPU"):
+        train(config, tmp_path)
+    assert make_objective(config).model.attention == "xla"

@@ -132,12 +132,14 @@ def test_base_has_the_published_number_of_parameters():
     assert parameters("base") == (93_164_288, 93_164_288 + 768 * 768 + 768)
 
 
-def test_large_has_the_number_of_parameters_of_its_sizes():
-    width, ffn, layers = 1024, 4096, 24
+@pytest.mark.parametrize(
+    ("variant", "width", "ffn", "layers", "millions"), [("large", 1024, 4096, 24, 313), ("xlarge", 1280, 5120, 48, 959)]
+)
+def test_larger_models_have_the_number_of_parameters_of_their_sizes(variant, width, ffn, layers, millions):
     convolutions = 512 * 10 + 4 * 512 * 512 * 3 + 2 * 512 * 512 * 2 + 7 * 2 * 512
     projection = 2 * 512 + 512 * width + width
     positions = 5 * (width * width // 16 * 19 + width)
     block = 4 * (width * width + width) + 2 * width * ffn + ffn + width + 4 * width
     encoder = convolutions + projection + positions + layers * block + 2 * width + width  # norm, mask embedding
-    assert parameters("large") == (encoder, encoder + width * width + width)
-    assert round(encoder / 1e6) == 313
+    assert parameters(variant) == (encoder, encoder + width * width + width)
+    assert round(encoder / 1e6) == millions

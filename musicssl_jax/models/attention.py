@@ -26,7 +26,7 @@ def attend(
 ) -> Float[Array, "B T H D"]:
     """softmax(query key / sqrt(D)) value, the softmax in float32; padded frames, which end a clip, are not attended to.
 
-    kernel: "cudnn" and "splash" are fused, and have no dropout; "auto" is "xla" where nobody chose (`choose_kernel`).
+    kernel: "xla", or "cudnn" or "splash", which are fused and have no dropout.
 
     rate, keys: of the dropout of its weights, one key a clip; None: evaluation. Then a CPU takes one head after the
     other and some queries at a time, so that scores stay in its cache: .45 of the time for 30 s and 12 heads on two

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
-from musicssl_jax.models.layers import LayerNorm, gelu, standardize
+from musicssl_jax.models.layers import LayerNorm, gathered, gelu, standardize
 from musicssl_jax.shapes import Array, Bool, Float, Int
 
 ConvLayers = tuple[tuple[int, int, int], ...]
@@ -58,7 +58,7 @@ class ConvLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B N I"], stride: int, real: Bool[Array, "B T"] | None = None
     ) -> Float[Array, "B T C"]:
-        x = conv1d(x, self.kernel[...].astype(x.dtype), stride)
+        x = conv1d(x, gathered(self.kernel[...], x.dtype), stride)
         if self.bias is not None:
             x = x + self.bias[...].astype(x.dtype)
         if isinstance(self.norm, ChannelNorm):

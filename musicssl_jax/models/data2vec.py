@@ -9,6 +9,7 @@ An objective has the interface that training, validation and planning call, and 
 """
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -80,8 +81,11 @@ class Data2Vec:
 
     def student(self, params: dict) -> Student:
         """The module that holds `params`."""
-        abstract = nnx.eval_shape(lambda: Student(self.model, rngs=nnx.Rngs(0)))
-        return nnx.merge(nnx.graphdef(abstract), params)
+        return nnx.merge(self._graph, params)
+
+    @cached_property
+    def _graph(self) -> nnx.GraphDef:
+        return nnx.graphdef(nnx.eval_shape(lambda: Student(self.model, rngs=nnx.Rngs(0))))
 
     def encoder(self, params: dict) -> Encoder:
         """The encoder that holds `params`: what evaluation and conversion want of a run."""

@@ -10,6 +10,7 @@ that the student sees.
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -90,8 +91,11 @@ class Hubert:
 
     def student(self, params: dict) -> Student:
         """The module that holds `params`."""
-        abstract = nnx.eval_shape(lambda: self._new_student(nnx.Rngs(0)))
-        return nnx.merge(nnx.graphdef(abstract), params)
+        return nnx.merge(self._graph, params)
+
+    @cached_property
+    def _graph(self) -> nnx.GraphDef:
+        return nnx.graphdef(nnx.eval_shape(lambda: self._new_student(nnx.Rngs(0))))
 
     def encoder(self, params: dict) -> Encoder:
         """The encoder that holds `params`: what evaluation and conversion want of a run."""

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.shapes import Array, Bool, Float, Key
 
@@ -27,6 +28,16 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
     return init
 
 
+def gathered(kernel: Float[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+    """A kernel in the dtype that it is used in, whole on each of the devices that `fsdp` splits it over.
+
+    Left alone, the compiler splits many a product like its kernel and moves activations instead, which are larger.
+    """
+    kernel = kernel.astype(dtype)
+    devices = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1)
+    return kernel if devices == 1 else jax.lax.with_sharding_constraint(kernel, P())
+
+
 class Linear(nnx.Module):
     """Dense layer with float32 parameters that computes in its input's dtype."""
 
@@ -35,7 +46,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (outputs,), jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        y = jnp.matmul(x, self.kernel[...].astype(x.dtype), precision=precision_of(x.dtype))
+        y = jnp.matmul(x, gathered(self.kernel[...], x.dtype), precision=precision_of(x.dtype))
         return y + self.bias[...].astype(x.dtype)
 
 

@@ -13,8 +13,8 @@ from musicssl_jax.targets.names import set_name, width_of
 def make_objective(config: Any, platform: str | None = None) -> Data2Vec | Hubert:
     """The objective of `config.objective`; the config's groups are mappings with the fields of its parts.
 
-    platform: of the devices that compute it ("cpu", "gpu", "tpu"), which `config.compute.attention=auto` follows;
-    None: as on every platform.
+    platform: of the devices that train it ("cpu", "gpu", "tpu"), which `config.compute.attention=auto` follows; None:
+    attention in the form that all have, whatever it was trained with.
     Raises ValueError when there is no such objective.
     """
     model = EncoderConfig(**config.model, **_compute(config, platform), dtype=config.precision)
@@ -45,9 +45,8 @@ def make_objective(config: Any, platform: str | None = None) -> Data2Vec | Huber
 def _compute(config: Any, platform: str | None) -> dict[str, Any]:
     """The config's choices of how to compute, "auto" decided; a config from before there were any has none."""
     chosen = dict(config.get("compute", {}))
-    if platform and chosen:
-        model = config.model
-        chosen["attention"] = choose_kernel(
-            chosen["attention"], platform, config.precision, model.attention_dropout, model.width // model.heads
-        )
+    if chosen:
+        model, kernel = config.model, chosen["attention"]
+        rate, head_width = model.attention_dropout, model.width // model.heads
+        chosen["attention"] = choose_kernel(kernel, platform, config.precision, rate, head_width) if platform else "xla"
     return chosen

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
-from musicssl_jax.models.layers import gelu, standardize, uniform_fan_in, zero_padding
+from musicssl_jax.models.layers import gathered, gelu, standardize, uniform_fan_in, zero_padding
 from musicssl_jax.shapes import Array, Bool, Float
 
 
@@ -18,8 +18,9 @@ class GroupedConv(nnx.Module):
         self.bias = nnx.Param(init(rngs.params(), (width,)))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        x = conv1d(x, self.kernel[...].astype(x.dtype), 1, self.kernel.shape[0] // 2, self.groups)
-        return x + self.bias[...].astype(x.dtype)
+        y = conv1d(x, gathered(self.kernel[...], x.dtype), 1, self.kernel.shape[0] // 2, self.groups)
+        # An even kernel makes one frame too many; the reference drops the last.
+        return y[:, : x.shape[1]] + self.bias[...].astype(x.dtype)
 
 
 class StackedPositional(nnx.Module):
@@ -34,10 +35,8 @@ class StackedPositional(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], unseen: Bool[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
         """`unseen`: frames that are zeroed before each convolution, as if the clip ended there."""
-        frames = x.shape[1]
         for i in range(self.depth):
-            # An even kernel makes one frame too many; the reference drops the last.
-            y = getattr(self, f"layer{i}")(zero_padding(x, unseen))[:, :frames]
+            y = getattr(self, f"layer{i}")(zero_padding(x, unseen))
             x = gelu(standardize(y, axis=-1).astype(x.dtype))
         return x
 
@@ -57,7 +56,7 @@ class WeightNormConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        direction = self.kernel[...]
+        direction = gathered(self.kernel[...], jnp.float32)
         kernel = direction * (self.gain[...] / _tap_norm(direction))
         y = conv1d(x, kernel.astype(x.dtype), 1, kernel.shape[0] // 2, self.groups)
         # An even kernel makes one frame too many; the reference drops the last.

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 
-from musicssl_jax.errors import UserError
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.planning.abstract import abstract_batch, abstract_targets, device_bytes
 from musicssl_jax.planning.hardware import GIB
@@ -76,16 +75,6 @@ def make_inputs(config: Any, fronts: Sequence[Features], mesh: Any, platform: st
         abstract_targets(config, fronts, mesh),
         abstract_batch(config, fronts, mesh),
     )
-
-
-def check_kernel(config: Any, platform: str) -> None:
-    """UserError: the config names an attention kernel of another platform."""
-    kernel = config.compute.attention
-    if {"splash": "tpu", "cudnn": "gpu"}.get(kernel, platform) != platform:
-        raise UserError(
-            f"config.compute.attention={kernel}: there is no such kernel for a {platform.upper()}; "
-            "--config.compute.attention=auto takes what suits it"
-        )
 
 
 def lower_step(inputs: Inputs) -> jax.stages.Lowered:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from musicssl_jax.config_checks import check_kernel
 from musicssl_jax.planning.abstract import device_bytes, front_ends
 from musicssl_jax.planning.activations import estimated_activations
 from musicssl_jax.planning.collectives import Collective, find_collectives
-from musicssl_jax.planning.compiled import CompiledStep, Inputs, TooLarge, check_kernel, compile_step, make_inputs
+from musicssl_jax.planning.compiled import CompiledStep, Inputs, TooLarge, compile_step, make_inputs
 from musicssl_jax.planning.disk import disk_of
 from musicssl_jax.planning.estimate import make_estimate
 from musicssl_jax.planning.facts import Plan, Refused, Update, clips_at_once, versions

@@ -1,6 +1,7 @@
 """The train step: gradients summed over micro-batches and devices, divided once, applied once."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,25 +42,30 @@ def make_sums(
         specs = partition_specs(params, PARTITION_RULES, mesh.shape)
         key = jax.random.fold_in(jax.random.key(seed, impl=prng), step)
 
-        def loss(params, rows):
+        def loss(params, teacher, frozen, rows, key):
             value, (weight, sums) = objective.loss(params, teacher, frozen, rows, key, train=grad)
             return value, (value, weight, sums)
 
-        def micro_batch(rows):
+        # Traced once, for the shape of its result and for the loop.
+        @partial(jax.jit, inline=True)
+        def micro_batch(rows, *others):
             rows = jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P("fsdp")), rows)
+            params, teacher, frozen, key = others
             if not grad:
-                return loss(params, rows)[1], ()
-            grads, aux = jax.grad(loss, has_aux=True)(params, rows)
+                return loss(params, teacher, frozen, rows, key)[1], ()
+            grads, aux = jax.grad(loss, has_aux=True)(params, teacher, frozen, rows, key)
             return aux, jax.tree.map(jax.lax.with_sharding_constraint, grads, specs)
+
+        others = (params, teacher, frozen, key)
 
         def add(total, indexed):
             index, rows = indexed
             if on_micro_batch is not None:
                 jax.debug.callback(on_micro_batch, index)
-            return jax.tree.map(jnp.add, total, micro_batch(rows)), None
+            return jax.tree.map(jnp.add, total, micro_batch(rows, *others)), None
 
         first = jax.tree.map(lambda x: x[0], batch)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(micro_batch, first))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(micro_batch, first, *others))
         count = jax.tree.leaves(batch)[0].shape[0]
         total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), batch))
         # XLA rejects a reduction over a manual axis of one device beside an automatic one.

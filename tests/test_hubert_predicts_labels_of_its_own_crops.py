@@ -181,6 +181,7 @@ def test_a_checkpoint_alone_holds_the_codebooks(run, tmp_path):
         assert "codebooks/1_cqt84/centroids.safetensors" in (tmp_path / step / "SHA256SUMS").read_text()
 
 
+@pytest.mark.long
 def test_codebooks_fitted_beforehand_give_the_same_run(music, run, tmp_path):
     cluster([*hubert_flags(music), f"--output={tmp_path / 'books'}"])
     for name, own in zip(SETS, codebooks_of(run).split(","), strict=True):
@@ -363,6 +364,7 @@ def test_windows_wider_than_a_masked_span_are_mentioned(music, run):
     assert "cqt84 looks at 0.53 s, more than the 0.205 s of a masked span" in note
 
 
+@pytest.mark.long
 def test_a_regressed_front_end_joins_the_loss(music, run, tmp_path):
     train([*hubert_flags(music, codebooks=codebooks_of(run), regression="mfcc60", steps=2), f"--workdir={tmp_path}"])
     logged = curves(tmp_path)
@@ -406,6 +408,7 @@ def test_the_run_of_a_layer_may_have_moved():
         check_resumable(there, {"config": {"targets": ["layer:5@there"]}, "data": []}, ())
 
 
+@pytest.mark.long
 def test_a_run_can_begin_with_the_encoder_of_another(music, run, tmp_path, capsys):
     books = codebooks_of(run)
     slow = {"schedule__peak": 1e-9, "optimizer__weight_decay": 0.0, "steps": 1}

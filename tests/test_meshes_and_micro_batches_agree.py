@@ -45,7 +45,7 @@ def test_meshes_of_eight_devices_give_the_same_curve(alone, data, fsdp):
     assert {s.data.shape for s in moment.addressable_shards} == {(32, 32 // fsdp)}
 
 
-@pytest.mark.parametrize("per_device", [1, 2, 3])
+@pytest.mark.parametrize("per_device", [pytest.param(1, marks=LONG), pytest.param(2, marks=LONG), 3])
 def test_micro_batches_do_not_change_masks_dropout_or_loss(alone, alone_for_three, per_device):
     """Per device 3 fills up 8 clips to 9, whose last row must weigh nothing."""
     _, losses, row = run_steps(tiny_config(batch__per_device=per_device), make_mesh(1, 1), 3)
@@ -71,6 +71,7 @@ def test_masks_and_dropout_differ_from_step_to_step():
     assert float(loss(batch, keys[0])) == float(loss(batch, keys[0]))
 
 
+@LONG
 def test_a_data_parallel_update_has_one_reduction_and_moves_nothing_else():
     """The all-reduce stands outside of the loop over micro-batches, and no batch or activation is gathered."""
     config = tiny_config(batch__clips=32, batch__per_device=2)

@@ -96,6 +96,7 @@ def test_a_run_goes_on_with_other_devices(music, tmp_path):
 CONSTANT = {"schedule__warmup": 0.0, "schedule__hold": 1.0, "schedule__decay": 0.0}
 
 
+@pytest.mark.long
 def test_another_config_is_refused_unless_allowed(music, tmp_path):
     train(load(flags(music, steps=2, valid__every=100))[0], tmp_path)
     other = load(flags(music, steps=3, valid__every=100, mask__prob=0.5))[0]

@@ -56,7 +56,7 @@ class WeightNormConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        direction = gathered(self.kernel[...], jnp.float32)
+        direction = gathered(self.kernel[...], self.kernel.dtype)
         kernel = direction * (self.gain[...] / _tap_norm(direction))
         y = conv1d(x, kernel.astype(x.dtype), 1, kernel.shape[0] // 2, self.groups)
         # An even kernel makes one frame too many; the reference drops the last.

@@ -22,7 +22,7 @@ BY_THE_CLOCK = ("time/", "perf/")
 
 
 def command(music, workdir) -> list[str]:
-    fields = {"mesh__data": -1, "batch__per_device": 2, "steps": 100, "checkpoint__every": 5, "valid__every": 50}
+    fields = {"mesh__data": -1, "batch__per_device": 2, "steps": 40, "checkpoint__every": 5, "valid__every": 20}
     return [*flags(music, **fields), f"--workdir={workdir}"]
 
 

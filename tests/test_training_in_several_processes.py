@@ -13,7 +13,7 @@ from run_fixtures import flags, hubert_flags
 from musicssl_jax.training.metrics import read_metrics
 
 TRAIN = "musicssl_jax.train"
-FIELDS = {"mesh__data": -1, "batch__per_device": 2, "steps": 100, "checkpoint__every": 20, "valid__every": 50}
+FIELDS = {"mesh__data": -1, "batch__per_device": 2, "steps": 30, "checkpoint__every": 10, "valid__every": 30}
 
 
 def command(music, workdir, kind=flags, **fields) -> list[str]:
@@ -67,7 +67,7 @@ def test_four_processes_that_split_the_parameters_are_one(music, alone, tmp_path
     assert [code for code, _, _ in ended] == [0] * 4, [err for _, _, err in ended]
     assert_equal(tmp_path, alone)
     assert (tmp_path / "report.html").is_file() and len(list((tmp_path / "tensorboard").iterdir())) == 1
-    assert "done: 100 steps" in ended[0][1]
+    assert "done: 30 steps" in ended[0][1]
     assert not any("step" in out for _, out, _ in ended[1:])
 
 
@@ -92,10 +92,10 @@ def test_a_signal_to_one_stops_all_and_fewer_go_on(music, alone, tmp_path):
         ended = finish(jobs)
         assert [code for code, _, _ in ended] == [3] * processes, [err for _, _, err in ended]
         assert "SIGTERM" in ended[-1][2] and all("the same command goes on" in err for _, _, err in ended)
-        assert before < newest(tmp_path) < 100
+        assert before < newest(tmp_path) < 30
     ((code, _, err),) = run(TRAIN, command(music, tmp_path), 1)
     assert code == 0, err
-    assert read_metrics(tmp_path / "metrics.jsonl")["train/loss"][0].tolist() == list(range(1, 101))
+    assert read_metrics(tmp_path / "metrics.jsonl")["train/loss"][0].tolist() == list(range(1, 31))
     assert_equal(tmp_path, alone)
 
 

@@ -14,12 +14,14 @@ demo: $(VENV)/.core
 demo-tasks: $(VENV)/.core
 	$(BIN)/python -m musicssl_jax.demo_tasks
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 -m "not long" $(PYTEST)
-
 # The tests of a file one after the other: they share what is dear, and the TPU's compiler serves one at a time.
+SIDE_BY_SIDE := -n 2 --dist loadfile
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not long" $(PYTEST)
+
 test-long: $(VENV)/.test $(VENV)/.tpu
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m long $(PYTEST)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long $(PYTEST)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

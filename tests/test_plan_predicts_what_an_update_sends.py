@@ -56,6 +56,10 @@ def test_parts_of_parameters_are_gathered_over_fsdp_and_reduced_once_over_data()
     assert parameter_bytes(inputs) / 4 < predicted.gradients < parameter_bytes(inputs)
     gathered = [c for c in found if c.kind == "all-gather"]
     assert gathered and {c.axes for c in gathered} == {("fsdp",)}
+    # Products are not split by width: inside of the blocks kernels alone travel.
+    assert {c.kind for c in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    width, ffn = inputs.config.model.width, inputs.config.model.ffn
+    assert {c.bytes for c in gathered if c.loops > 1} == {4 * width * width, 4 * width * ffn}
     # Of one micro-batch no device ever sees another one's clips: a crop has 16,000 samples of 2 bytes.
     assert max(c.bytes for c in gathered) < 4 * 16_000 * 2
 

@@ -3,8 +3,9 @@
     musicssl demo-tasks [--workdir=runs/demo_tasks] [--checkpoint=RUN]
 
 Writes data sets of musicbox sounds in the layouts of the 13 tasks, trains `configs/music2vec.py:demo` unless a
-checkpoint is given, and evaluates it beside the same encoder before its first update and the baselines. The scores say
-that everything works and how it looks; of real music they say nothing. The same command again goes on.
+checkpoint is given, and evaluates it beside the same encoder before its first update and the baselines: some 70 minutes
+of processor time, 350 MB. The scores say that everything works and how it looks; of real music they say nothing. The
+same command again goes on.
 """
 
 import subprocess

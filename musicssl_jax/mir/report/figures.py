@@ -50,7 +50,7 @@ def layer_heatmap(results: Sequence[TaskResult]) -> Figure | None:
             x = columns.index(result.chosen[result.main_network].layer)
             axes.add_patch(_frame(x, y))
     axes.set_xlabel("layer (0: before the first block; weighted: a learned mean)")
-    axes.set_title(f"{shown[0].encoder.name}: validation score in percent, framed: chosen", loc="left")
+    axes.set_title(f"{shown[0].encoder.name}\nvalidation score in percent, framed: chosen", loc="left")
     return figure
 
 
@@ -70,7 +70,7 @@ def layer_weights(results: Sequence[TaskResult]) -> Figure | None:
     scale = np.nanmax(weights, initial=1e-9, where=~np.isnan(weights))
     _heat(axes, weights / scale, weights, [r.task for r in shown], columns, fmt=lambda v: f"{100 * v:.0f}")
     axes.set_xlabel("layer")
-    axes.set_title(f"{shown[0].encoder.name}: learned weights in percent", loc="left")
+    axes.set_title(f"{shown[0].encoder.name}\nlearned weights in percent", loc="left")
     return figure
 
 
@@ -96,7 +96,7 @@ def confusion(result: TaskResult) -> Figure | None:
             _write(axes, x, y, f"{counts[y, x]:.0f}", float(shares[y, x]), size=7)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
-    axes.set_title(f"{result.encoder.name}: {result.task}", loc="left")
+    axes.set_title(f"{result.encoder.name}\n{result.task}", loc="left")
     return figure
 
 

@@ -56,7 +56,7 @@ conv1d.defvjp(_forward, _backward)
 
 
 def _input_gradient(g, kernel, samples: int, stride: int, padding: int, groups: int):
-    """Gradient of `conv1d` with respect to its input: output gradients spread by the stride, met by the turned kernel."""
+    """Gradient of `conv1d` with respect to its input: a convolution of the output gradients, spread by the stride."""
     taps, inputs, outputs = kernel.shape
     turned = kernel[::-1].reshape(taps, inputs, groups, outputs // groups)
     turned = jnp.moveaxis(turned, 3, 1).swapaxes(2, 3).reshape(taps, outputs // groups, groups * inputs)

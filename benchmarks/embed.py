@@ -26,7 +26,7 @@ import jax
 import numpy as np
 import soundfile
 
-from benchmarks.pretrain import machine
+from benchmarks.machine import machine
 from data_pipelines.musicbox import render_track
 from data_pipelines.sources import walk_folder
 from musicssl_jax import config as configs

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from transformers import Data2VecAudioModel, HubertConfig, HubertModel
+from transformers import Data2VecAudioConfig, Data2VecAudioModel, HubertConfig, HubertModel
 
-from benchmarks.pretrain_torch import model_config
 from musicssl_jax.embedding.windows import Window
+from musicssl_jax.interop.transformers_config import write_config
 from musicssl_jax.targets.filter_bank import FrameGrid
 
 
@@ -19,9 +19,9 @@ class Peer:
 
     def __init__(self, config: Any, grid: FrameGrid, windows: Callable[[int], list[Window]]):
         if config.objective == "hubert":
-            self._model = HubertModel(hubert_config(config.model)).eval()
+            self._model = HubertModel(HubertConfig(**write_config(config, {}))).eval()
         else:
-            self._model = Data2VecAudioModel(model_config(config.model)).eval()
+            self._model = Data2VecAudioModel(Data2VecAudioConfig(**write_config(config, {}))).eval()
         self._grid, self._windows = grid, windows
 
     @torch.inference_mode()
@@ -50,22 +50,3 @@ class Peer:
             (window, audio[window.start * hop :][: (window.size - 1) * hop + field])
             for window in self._windows(self._grid.count(len(audio)))
         ]
-
-
-def hubert_config(model: Any) -> HubertConfig:
-    """The fields of `config.model` by transformers' names."""
-    channels, kernels, strides = zip(*model.conv_layers, strict=True)
-    return HubertConfig(
-        conv_dim=channels,
-        conv_kernel=kernels,
-        conv_stride=strides,
-        conv_bias=model.conv_bias,
-        feat_extract_norm=model.conv_norm,
-        hidden_size=model.width,
-        intermediate_size=model.ffn,
-        num_attention_heads=model.heads,
-        num_hidden_layers=model.layers,
-        do_stable_layer_norm=model.norm_first,
-        num_conv_pos_embeddings=model.positional_kernel,
-        num_conv_pos_embedding_groups=model.positional_groups,
-    )

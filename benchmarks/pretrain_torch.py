@@ -1,88 +1,148 @@
-"""The peer of `benchmarks.pretrain`: one music2vec update in PyTorch, with transformers' Data2VecAudioModel."""
+"""The peer of `benchmarks.pretrain`: an update of music2vec or musicHuBERT in PyTorch, with transformers' modules."""
 
 import copy
 import os
+import resource
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
-from transformers import Data2VecAudioConfig, Data2VecAudioModel
+from transformers import Data2VecAudioConfig, Data2VecAudioModel, HubertConfig, HubertModel
+
+from benchmarks.turns import serve
+from musicssl_jax import config as configs
+from musicssl_jax.interop.transformers_config import write_config
 
 
 class Peer:
-    """Student, teacher and optimizer; `step` is one update in eager mode.
+    """Student, teacher, heads and optimizer; `prepare` first.
 
     As in fairseq and in our step, the teacher is a transformer that gets the student's unmasked frames: the conv
     stack runs once. The masked frames alone go through the head.
     """
 
-    def __init__(self, config: Any, crops: dict[str, np.ndarray]):
-        """crops: audio (B, N) PCM16, mean and std (B,)."""
+    def prepare(self, flags: list[str], folder: str) -> dict[str, Any]:
+        """Loads the parameters, crops and masks of our side. loss: of the first masks, without dropout, in float32."""
+        self.config = config = configs.load(flags)[0]
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not forced_to_cpu() else "cpu")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.manual_seed(config.seed)
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.config = config
-        self.crops = {name: torch.tensor(array) for name, array in crops.items()}
-        self.student = Data2VecAudioModel(model_config(config.model)).train()
-        self.head = nn.Linear(config.model.width, config.model.width)
-        self.teacher = copy.deepcopy(self.student.encoder).eval().requires_grad_(False)
-        self.ffn_outputs: list[torch.Tensor] = []
-        for block in self.teacher.layers[-config.target.top_k :]:
-            block.feed_forward.output_dense.register_forward_hook(lambda *call: self.ffn_outputs.append(call[-1]))
+        with np.load(Path(folder) / "batch.npz") as batch:
+            self.batch = {name: torch.from_numpy(values).to(self.device) for name, values in batch.items()}
+        self.masks = self.batch.pop("masks")
+        self._build(load_file(Path(folder) / "weights.safetensors"))
+        self.compiled = False
+        with torch.no_grad():
+            self.student.eval()
+            loss, logged = self.loss(self.masks[0])
+            self.student.train()
+        return {"parameters": sum(p.numel() for p in self.parameters), "loss": loss.item(), "logged": len(logged)}
+
+    def _build(self, weights: dict[str, torch.Tensor]) -> None:
+        c = self.config
+        hubert = c.objective == "hubert"
+        written = write_config(c, {})
+        model = HubertModel(HubertConfig(**written)) if hubert else Data2VecAudioModel(Data2VecAudioConfig(**written))
+        own = [name for name in weights if name in ("head/kernel", "head/bias", "label_embeddings")]
+        heads = {name: weights.pop(name) for name in own}
+        model.load_state_dict(weights)
+        self.student = model.to(self.device).train()
+        kernel = heads["head/kernel"]
+        self.head = nn.Linear(*kernel.shape)
+        self.head.load_state_dict({"weight": kernel.T, "bias": heads["head/bias"]})
+        self.head.to(self.device)
         self.parameters = [*self.student.parameters(), *self.head.parameters()]
-        c = config.optimizer
+        if hubert:
+            self.codes = nn.Parameter(heads["label_embeddings"].to(self.device))
+            self.parameters.append(self.codes)
+        else:
+            self._copy_teacher()
+        o = c.optimizer
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=config.schedule.peak,
-            betas=(c.b1, c.b2),
-            eps=c.eps,
-            weight_decay=c.weight_decay,
+            lr=c.schedule.peak,
+            betas=(o.b1, o.b2),
+            eps=o.eps,
+            weight_decay=o.weight_decay,
             fused=True,
         )
-        warmup = int(config.steps * config.schedule.warmup)
-        self.schedule = torch.optim.lr_scheduler.LinearLR(
-            self.optimizer, config.schedule.init_scale, total_iters=warmup
-        )
+        warmup = int(c.steps * c.schedule.warmup)
+        self.schedule = torch.optim.lr_scheduler.LinearLR(self.optimizer, c.schedule.init_scale, total_iters=warmup)
 
-    @property
-    def size(self) -> int:
-        """Trained parameters."""
-        return sum(parameter.numel() for parameter in self.parameters)
+    def _copy_teacher(self) -> None:
+        self.teacher = copy.deepcopy(self.student.encoder).eval().requires_grad_(False)
+        self.ffn_outputs: list[torch.Tensor] = []
+        for block in self.teacher.layers[-self.config.target.top_k :]:
+            block.feed_forward.output_dense.register_forward_hook(lambda *call: self.ffn_outputs.append(call[-1]))
+        student = dict(self.student.encoder.named_parameters())
+        pairs = [(name, average, student[name]) for name, average in self.teacher.named_parameters()]
+        self.copied = [pair[1:] for pair in pairs if pair[0].startswith("pos_conv_embed")]
+        self.averaged = [pair[1:] for pair in pairs if not pair[0].startswith("pos_conv_embed")]
 
-    def step(self, mask: np.ndarray) -> float:
-        """One update; returns its loss. mask (B, T): the frames that the student does not see.
+    def configure(self, threads: int, compiled: bool) -> None:
+        torch.set_num_threads(threads)
+        torch.compiler.set_stance("default" if compiled else "force_eager")
+        if compiled and not self.compiled:
+            parts = [self.student.encoder, *self.student.feature_extractor.conv_layers]
+            for part in [*parts, self.teacher] if self.config.objective == "data2vec" else parts:
+                part.compile()
+            self.compiled = True
 
-        Also makes what fairseq logs: gradient norm and both spreads.
-        """
-        bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            predictions, targets = self.forward(torch.from_numpy(mask))
-        error = F.mse_loss(predictions.float(), targets, reduction="none").sum(-1) * targets.shape[-1] ** -0.5
-        loss = error.mean()
+    def update(self, number: int) -> dict[str, float]:
+        """Seconds and loss of an update under masks `number`; also makes what fairseq logs."""
+        began = time.perf_counter()
+        mask = self.masks[number % len(self.masks)]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            loss, logged = self.loss(mask)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
         self.optimizer.step()
         self.schedule.step()
-        self.update_teacher()
-        logged = torch.stack([loss.detach(), norm, spread(targets), spread(predictions.detach().float())])
-        return logged.tolist()[0]
+        if self.config.objective == "data2vec":
+            self.update_teacher()
+        value = torch.stack([loss.detach(), norm, *logged]).tolist()[0]  # waits for the device
+        return {"seconds": time.perf_counter() - began, "loss": value}
 
-    def forward(self, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(predictions, targets) of the masked frames, (M, D) each."""
+    def loss(self, mask: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """(mean loss of the masked frames, figures to log). mask (B, T): the frames that the student does not see."""
         x = self.waveform()[:, None]
         # The feature extractor's own forward would also ask for the waveform's gradient.
         for layer in self.student.feature_extractor.conv_layers:
             x = layer(x)
-        frames, _ = self.student.feature_projection(x.transpose(1, 2))
-        targets = self.targets(frames)
+        features, factor = x, self.config.model.feature_grad_mult
+        if factor != 1 and x.requires_grad:
+            x = x.clone()
+            x.register_hook(lambda g: g * factor)
+        frames = self.student.feature_projection(x.transpose(1, 2))
+        frames = frames[0] if isinstance(frames, tuple) else frames
+        targets = self.targets(frames)[mask] if self.config.objective == "data2vec" else None
         masked = self.student._mask_hidden_states(frames, mask_time_indices=mask)  # in place
-        return self.head(self.student.encoder(masked).last_hidden_state[mask]), targets[mask]
+        predictions = self.head(self.student.encoder(masked).last_hidden_state[mask]).float()
+        if targets is None:
+            return self.classification(predictions, features, mask)
+        error = F.mse_loss(predictions, targets, reduction="none").sum(-1) * targets.shape[-1] ** -0.5
+        return error.mean(), [spread(targets), spread(predictions.detach())]
+
+    def classification(self, predictions: torch.Tensor, features: torch.Tensor, mask: torch.Tensor):
+        """HuBERT's: cross-entropy of cosines over temperature, and the penalty on the conv stack's output."""
+        labels = self.batch["labels"][mask][:, 0].long()
+        cosines = F.normalize(predictions, dim=-1) @ F.normalize(self.codes, dim=-1).T
+        logits = cosines.float() / self.config.prediction.temperature
+        penalty = features.float().square().mean((1, 2)) * mask.sum(1)
+        loss = F.cross_entropy(logits, labels) + self.config.prediction.feature_penalty * penalty.sum() / mask.sum()
+        return loss, [(logits.argmax(-1) == labels).float().mean()]
 
     def waveform(self) -> torch.Tensor:
-        mean, std = self.crops["mean"][:, None], self.crops["std"][:, None]
-        return (self.crops["audio"].float() / 32768 - mean) * torch.rsqrt(std**2 + 1e-5)
+        audio = self.batch["audio"].float() / 32768
+        if not self.config.data.normalize:
+            return audio
+        return (audio - self.batch["mean"][:, None]) * torch.rsqrt(self.batch["std"][:, None] ** 2 + 1e-5)
 
     @torch.no_grad()
     def targets(self, frames: torch.Tensor) -> torch.Tensor:
@@ -95,10 +155,18 @@ class Peer:
     @torch.no_grad()
     def update_teacher(self) -> None:
         """The blocks are averaged, the positional convolutions copied; decay as of the first updates."""
-        weight = 1 - self.config.teacher.decay
-        student = dict(self.student.encoder.named_parameters())
-        for name, average in self.teacher.named_parameters():
-            average.lerp_(student[name], 1.0 if name.startswith("pos_conv_embed") else weight)
+        torch._foreach_copy_(*map(list, zip(*self.copied, strict=True)))
+        torch._foreach_lerp_(*map(list, zip(*self.averaged, strict=True)), 1 - self.config.teacher.decay)
+
+    def memory(self) -> float:
+        """Most bytes that it has held: of the device, or of the process on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forced_to_cpu() -> bool:
+    return os.environ.get("JAX_PLATFORMS") == "cpu"
 
 
 def spread(x: torch.Tensor) -> torch.Tensor:
@@ -106,25 +174,6 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(x.var(0) + 1e-6).mean()
 
 
-def model_config(model: Any) -> Data2VecAudioConfig:
-    """The fields of `config.model` by transformers' names."""
-    channels, kernels, strides = zip(*model.conv_layers, strict=True)
-    return Data2VecAudioConfig(
-        conv_dim=channels,
-        conv_kernel=kernels,
-        conv_stride=strides,
-        conv_bias=model.conv_bias,
-        hidden_size=model.width,
-        intermediate_size=model.ffn,
-        num_attention_heads=model.heads,
-        num_hidden_layers=model.layers,
-        hidden_dropout=model.dropout,
-        attention_dropout=model.attention_dropout,
-        activation_dropout=model.activation_dropout,
-        feat_proj_dropout=model.input_dropout,
-        layerdrop=model.layer_drop,
-        num_conv_pos_embeddings=model.positional_depth,
-        conv_pos_kernel_size=max(3, model.positional_kernel // model.positional_depth),
-        num_conv_pos_embedding_groups=model.positional_groups,
-        mask_time_prob=0.5,  # any but 0, for the mask embedding to exist; the masks are given
-    )
+if __name__ == "__main__":
+    side = Peer()
+    serve({"prepare": side.prepare, "configure": side.configure, "update": side.update, "memory": side.memory})

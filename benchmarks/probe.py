@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.pretrain import machine
+from benchmarks.machine import machine
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
 from musicssl_jax.mir.features.store import Layers

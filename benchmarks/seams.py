@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.pretrain import machine
+from benchmarks.machine import machine
 from data_pipelines.musicbox import render_track
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.encoder_io import load_encoder

@@ -1,0 +1,112 @@
+"""Our side of `benchmarks.pretrain`: the step that training jits, on one device."""
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import save_file
+
+from benchmarks.turns import serve
+from musicssl_jax import config as configs
+from musicssl_jax.flops import peak_flops, update_flops
+from musicssl_jax.interop.key_map import write_tensors
+from musicssl_jax.interop.transformers_folder import key_table
+from musicssl_jax.models.conv_encoder import frame_count
+from musicssl_jax.models.objective import make_objective
+from musicssl_jax.parallel import make_mesh
+from musicssl_jax.training.batches import BatchPlan
+from musicssl_jax.training.optimizer import make_optimizer, make_schedule
+from musicssl_jax.training.state import parameter_count
+from musicssl_jax.training.step import batch_sharding, make_train_step, sharded_state
+
+
+class Ours:
+    """State and step; `prepare` first."""
+
+    def prepare(self, flags: list[str], folder: str, updates: int) -> dict[str, Any]:
+        """Draws parameters, crops and masks, writes them for the peer, and says what they cost and lose.
+
+        loss: of the first masks, without dropout, in float32.
+        """
+        config = configs.load(flags)[0]
+        self.mesh = make_mesh(1, 1)
+        self.device = jax.devices()[0]
+        objective = make_objective(config, self.device.platform)
+        schedule = make_schedule(config.schedule, config.steps)
+        optimizer = make_optimizer(config.optimizer, schedule)
+        crops = noise(config)
+        with jax.set_mesh(self.mesh):
+            self.state = sharded_state(objective, optimizer, self.mesh, config.seed)
+            self.step = make_train_step(objective, optimizer, schedule, self.mesh, config.seed)
+        plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(self.mesh))
+        self.batch = plan.arrays(crops)
+
+        rows = crops | {"row": np.arange(config.batch.clips), "weight": np.ones(config.batch.clips, np.float32)}
+        keys = [jax.random.fold_in(jax.random.key(config.seed), number) for number in range(updates)]
+        masks = [np.array(objective.example((), rows, key)["mask"]) for key in keys]
+        np.savez(Path(folder) / "batch.npz", masks=np.stack(masks), **crops)
+        save_file(self._tensors(config), Path(folder) / "weights.safetensors")
+        loss = self._loss(config, rows | {"mask": masks[0]})
+        samples = round(config.data.crop_seconds * config.data.sample_rate)
+        return {
+            "parameters": parameter_count(self.state.params),
+            "flops": update_flops(objective, samples),
+            "peak": peak_flops(self.device, config.precision),
+            "loss": loss,
+            "device": self.device.device_kind,
+            "attention": objective.model.attention,
+        }
+
+    def _tensors(self, config: Any) -> dict[str, np.ndarray]:
+        """By transformers' names; what it has none for under ours."""
+        flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, self.state.params), sep="/")
+        theirs = write_tensors(flat, key_table(config.model), {})
+        heads = {name: value for name, value in flat.items() if not name.startswith("encoder/")}
+        return {name: np.ascontiguousarray(value) for name, value in (theirs | heads).items()}
+
+    def _loss(self, config: Any, rows: dict[str, np.ndarray]) -> float:
+        config = config.copy_and_resolve_references()
+        config.precision = "float32"
+        objective = make_objective(config)
+        with jax.set_mesh(self.mesh):
+            evaluate = jax.jit(lambda *state: objective.loss(*state, jax.random.key(0), train=False)[:2])
+            loss, (weight, _) = evaluate(self.state.params, self.state.teacher, (), jax.tree.map(jnp.asarray, rows))
+        return float(loss / weight)
+
+    def update(self, number: int) -> dict[str, float]:
+        """Seconds and loss of the next update; the state knows its number, which draws the masks."""
+        del number
+        began = time.perf_counter()
+        with jax.set_mesh(self.mesh):
+            self.state, row = jax.block_until_ready(self.step(self.state, (), self.batch))
+        return {"seconds": time.perf_counter() - began, "loss": float(row["train/loss"])}
+
+    def memory(self) -> float:
+        """Most bytes that it has held: of the device, or of the process on a CPU."""
+        stats = self.device.memory_stats() if self.device.platform != "cpu" else None
+        return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def noise(config: Any) -> dict[str, np.ndarray]:
+    """Crops, and labels where the objective wants them."""
+    random = np.random.default_rng(0)
+    clips, samples = config.batch.clips, round(config.data.crop_seconds * config.data.sample_rate)
+    crops = {
+        "audio": random.normal(0, 3000, (clips, samples)).astype(np.int16),
+        "mean": np.zeros(clips, np.float32),
+        "std": np.full(clips, 3000 / 32768, np.float32),
+    }
+    if config.objective == "hubert":
+        frames = frame_count(samples, config.model.conv_layers)
+        crops["labels"] = random.integers(0, config.clusters, (clips, frames, len(config.clusters))).astype(np.int16)
+    return crops
+
+
+if __name__ == "__main__":
+    side = Ours()
+    serve({"prepare": side.prepare, "update": side.update, "memory": side.memory})

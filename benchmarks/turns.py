@@ -1,0 +1,64 @@
+"""Programs that are timed in turns, each in a process of its own: memory, threads and allocators are apart."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from musicssl_jax.errors import UserError
+
+
+class Side:
+    """The functions of a module that `serve`s them, in its own process."""
+
+    def __init__(self, module: str, **environment: str):
+        self._module = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def ask(self, function: str, **arguments: Any) -> Any:
+        """What the function returns. UserError: it failed, or the process ended."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            print(json.dumps([function, arguments]), file=self._process.stdin, flush=True)
+            said = self._process.stdout.readline()
+        except BrokenPipeError:
+            said = ""
+        answer = json.loads(said) if said else {"error": f"ended with code {self._process.wait()}"}
+        if "error" in answer:
+            raise UserError(f"{self._module}: {answer['error']}")
+        return answer["answer"]
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def serve(functions: Mapping[str, Callable]) -> None:
+    """Answers a `Side` until it closes."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    for line in sys.stdin:
+        function, arguments = json.loads(line)
+        try:
+            answer = {"answer": functions[function](**arguments)}
+        except Exception as error:  # a failed setting is a result as well
+            answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def in_turns(sides: Sequence[Callable[[int], float]], repeats: int) -> np.ndarray:
+    """Seconds (repeats, sides) that each says it took for number 1, 2, ...; who begins changes from turn to turn."""
+    times = np.zeros((repeats, len(sides)))
+    for turn in range(repeats):
+        for place in range(len(sides))[:: 1 if turn % 2 else -1]:
+            times[turn, place] = sides[place](turn + 1)
+    return times

@@ -14,19 +14,16 @@ draws one sample for all of it.
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.machine import machine
 from data_pipelines.musicbox import FAMILIES, render_track
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
@@ -35,6 +32,7 @@ from musicssl_jax.shapes import Float
 from musicssl_jax.targets.fitting import FitOptions
 from musicssl_jax.targets.kmeans import assign, initial_state, make_update, starts
 
+PACKAGES = ("jax", "scikit-learn", "numpy", "librosa")
 RATE, HOP, WINDOW = 16000, 160, 400
 REFERENCE = FitOptions()
 
@@ -51,7 +49,7 @@ def main(argv: list[str]) -> None:
     options = parse(argv)
     jax.config.update("jax_platforms", "cpu")
     frames = mfccs(options.tracks)
-    print(f"{machine()}\n{len(frames):,} frames of {frames.shape[1]} dimensions\n\n{HEADER}", flush=True)
+    print(f"{machine(PACKAGES)}\n{len(frames):,} frames of {frames.shape[1]} dimensions\n\n{HEADER}", flush=True)
     for clusters in options.clusters:
         pairs = [[fit(frames, clusters, seed) for fit in (ours, theirs)] for seed in range(options.seeds)]
         print(row(clusters, pairs), flush=True)
@@ -154,13 +152,6 @@ def row(clusters: int, pairs: Sequence[Sequence[Fitted]]) -> str:
 
 def listed(values: np.ndarray, form: str) -> str:
     return ", ".join(format(value, form) for value in values)
-
-
-def machine() -> str:
-    cpu = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "scikit-learn", "numpy", "librosa"))
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0]}, Python {platform.python_version()}, {versions}"
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ seconds of cropped audio per CPU-second of the whole process, the median over re
 """
 
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +22,12 @@ import numpy as np
 from absl import app, flags
 from array_record.python.array_record_module import ArrayRecordReader
 
+from benchmarks.machine import machine
 from data_pipelines.crops import crop_batches
 from data_pipelines.records import Collection, RecordWriter, open_collection, write_metadata
 from data_pipelines.tf_example import encode_record
 
+PACKAGES = ("grain", "array_record", "numpy")
 RATE = 16000
 TRACKS, TRACK_SECONDS = 180, 200  # 10 hours, 1.15 GB
 BATCH_SECONDS = 480
@@ -159,14 +159,6 @@ def verdict(rows: list[Row]) -> str:
     return f"Best record length: {best:g} s, {margins[best]:.2f} times the goal at its worst crop length."
 
 
-def machine() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    packages = ", ".join(f"{name} {version(name)}" for name in ("grain", "array_record", "numpy"))
-    return f"{os.cpu_count()} cores of {names[0]}, Python {platform.python_version()}, {packages}"
-
-
 def main(_: list[str]) -> None:
     rows = []
     for record_seconds in map(float, _RECORDS.value):
@@ -174,7 +166,7 @@ def main(_: list[str]) -> None:
             collection = build(Path(folder), record_seconds)
             rows += [measure(collection, record_seconds, float(crop)) for crop in _CROPS.value]
     command = "python -m benchmarks.data " + " ".join(sys.argv[1:])
-    report = f"{__doc__}\nMachine: {machine()}\nCommand: `{command}`\n\n{table(rows)}\n\n{verdict(rows)}\n"
+    report = f"{__doc__}\nMachine: {machine(PACKAGES)}\nCommand: `{command}`\n\n{table(rows)}\n\n{verdict(rows)}\n"
     print(report)
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(report)

@@ -40,6 +40,7 @@ from musicssl_jax.models.objective import make_objective
 
 WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.5
 VARIANTS = {"music2vec": {"base": "base", "demo": "demo"}, "musichubert": {"base": "k500", "demo": "demo"}}
+PACKAGES = ("jax", "torch", "transformers")
 
 
 class Side(NamedTuple):
@@ -61,9 +62,7 @@ def main(argv: list[str]) -> None:
         sides = [Side("ours", lambda: ours(encoder, Path(folder)))]
         if options.peer == "torch":
             sides += peers(config, encoder, Path(folder, "audio"), options)
-        print(
-            f"{machine(options.peer)}\n{options.model} {options.size}, {options.files} files of {options.seconds:g} s"
-        )
+        print(f"{machine(PACKAGES)}\n{options.model} {options.size}, {options.files} files of {options.seconds:g} s")
         times, cpu = measure(sides, options.repeats)
     print("\n" + table(sides, times, cpu, options.files * options.seconds))
     if options.peer == "torch":

@@ -7,10 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def machine(peer: str) -> str:
-    """The processor, Python, and the versions of jax and, if the peer is "torch", of its packages."""
-    packages = versions(["jax", *(["torch", "transformers"] if peer == "torch" else [])])
-    found = ", ".join(f"{name} {number}" for name, number in packages.items())
+def machine(packages: Sequence[str]) -> str:
+    """The processor, Python, and the versions of packages."""
+    found = ", ".join(f"{name} {number}" for name, number in versions(packages).items())
     return f"{cores()} cores of {processor()}, Python {platform.python_version()}, {found}"
 
 

@@ -48,7 +48,7 @@ VARIANTS = {
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    print(f"{machine(options.peer)}\n{described(options)}\n", flush=True)
+    print(f"{machine(PACKAGES)}\n{described(options)}\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         row = compare(options, folder)
     print(table(row))
@@ -110,10 +110,7 @@ def compare(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": {"processor": processor(), "cores": cores(), "device": ours["device"]},
-        "versions": {
-            "python": platform.python_version(),
-            **versions(["jax", "jaxlib", "flax", "torch", "transformers"]),
-        },
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "options": {name: value for name, value in vars(options).items() if name != "results"},
         **{name: ours[name] for name in ("parameters", "flops", "peak", "attention")},
     }

@@ -46,7 +46,7 @@ class Seam(NamedTuple):
 def main(argv: list[str]) -> None:
     options = _parse(argv)
     jax.config.update("jax_platforms", "cpu")
-    print(f"{machine('none')}\n{options.tracks} tracks, windows of {options.window_seconds:g} s")
+    print(f"{machine(['jax'])}\n{options.tracks} tracks, windows of {options.window_seconds:g} s")
     for checkpoint in options.checkpoint or RANDOM:
         encoder = load_encoder(checkpoint)
         found = [measure(encoder, track, options.window_seconds) for track in tqdm(tracks(options), disable=None)]

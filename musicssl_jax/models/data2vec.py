@@ -153,7 +153,7 @@ class Data2Vec:
 
         x = encoder.transformer.embed(encoder.mask(frames, mask, channels, keys), keys=keys)
         x, _ = encoder.transformer.encode(x, keys=keys, layer_key=layer_key if train else None)
-        targets = jax.lax.stop_gradient(self._targets(params, teacher, waveform, frames, batch["weight"]))
+        targets = jax.lax.stop_gradient(self.targets(params, teacher, waveform, frames, batch))
 
         mask = mask & (batch["weight"] > 0)[:, None]
         where, valid = masked_positions(mask, limit)
@@ -176,13 +176,13 @@ class Data2Vec:
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
         return {"waveform": waveform, "mask": batch_masks(batch, mask_key, frames, self.clips, self.mask)[0]}
 
-    def _targets(
+    def targets(
         self,
         params: dict,
         teacher: dict,
         waveform: Float[Array, "B N"],
         frames: Float[Array, "B T D"],
-        weight: Float[Array, " B"],
+        batch: dict[str, Array],
     ) -> Float[Array, "B T D"]:
         """The teacher's targets of every frame: evaluation mode, unmasked, float32.
 
@@ -195,7 +195,7 @@ class Data2Vec:
         first = self.model.layers - self.target.top_k
 
         def add(total, index, ffn, _):
-            normed = lambda: total + self._normalize_layer(ffn.astype(jnp.float32), weight)  # noqa: E731
+            normed = lambda: total + self._normalize_layer(ffn.astype(jnp.float32), batch["weight"])  # noqa: E731
             return jax.lax.cond(index >= first, normed, lambda: total)
 
         total = jnp.zeros(frames.shape, jnp.float32)

@@ -144,7 +144,7 @@ class Hubert:
         encoder = student.encoder
         mask_key, channel_key, dropout_key, layer_key = jax.random.split(key, 4)
         keys = jax.vmap(lambda row: jax.random.fold_in(dropout_key, row))(batch["row"]) if train else None
-        labels = self._labels(frozen, batch)
+        labels = self.labels(frozen, batch)
         features = encoder.features(self.waveform(batch))
         frames = encoder.project(features)
         mask, limit = batch_masks(batch, mask_key, frames.shape[1], self.clips, self.mask)
@@ -194,9 +194,9 @@ class Hubert:
         waveform = self.waveform(batch)
         frames = frame_count(waveform.shape[1], self.model.conv_layers)
         mask, _ = batch_masks(batch, mask_key, frames, self.clips, self.mask)
-        return {"waveform": waveform, "mask": mask, "labels": self._labels(frozen, batch)}
+        return {"waveform": waveform, "mask": mask, "labels": self.labels(frozen, batch)}
 
-    def _labels(self, frozen: tuple[TargetSet, ...], batch: dict) -> Int[Array, "B T S"]:
+    def labels(self, frozen: tuple[TargetSet, ...], batch: dict) -> Int[Array, "B T S"]:
         if "labels" in batch:
             return batch["labels"].astype(jnp.int32)
         return jnp.stack([target.labels(batch) for target in frozen[: len(self.classes)]], axis=-1)

@@ -1,0 +1,198 @@
+"""What features know: pooled over the windows of every question, then probed."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.learning.music import Track
+from benchmarks.learning.questions import Asked
+from musicssl_jax.frozen_encoder import chosen_states
+from musicssl_jax.mir.pooling import pool_spans
+from musicssl_jax.mir.probes import bootstrap_by_group, probe
+from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Kind, Problem, blank_test
+from musicssl_jax.mir.probing.settings import Settings
+from musicssl_jax.mir.probing.training import Probe, train_probes
+from musicssl_jax.models.encoder import encoder_with
+from musicssl_jax.shapes import Float
+from musicssl_jax.targets.filter_bank import FrameGrid
+from musicssl_jax.targets.front_ends import make_front_end
+from musicssl_jax.targets.kmeans import assign
+
+MLP_RATE = 1e-3
+BATCH = 16
+"""Windows that are encoded at once."""
+
+Frames = Float[np.ndarray, "layers T D"]
+Windows = Callable[[Float[np.ndarray, "B N"]], Float[np.ndarray, "layers B T D"]]
+
+
+class Answers(NamedTuple):
+    """What a probe scored on test tracks. draws: the score on tracks drawn with replacement, the same for all who are
+    asked the same. layers: validation score of each layer."""
+
+    score: float
+    draws: Float[np.ndarray, " draws"]
+    layer: int
+    layers: Float[np.ndarray, " layers"]
+
+
+def encoder_windows(objective: Any, params: dict, *, normalize: bool) -> Windows:
+    """Hidden states of all layers."""
+    program = _encoder_program(objective.model, normalize)
+    return lambda audio: np.asarray(program(params["encoder"], audio))
+
+
+@functools.cache
+def _encoder_program(model: Any, normalize: bool):
+    """One program for all encoders of a kind."""
+
+    @jax.jit
+    def states(params, audio):
+        if normalize:
+            audio = (audio - audio.mean(1, keepdims=True)) / (audio.std(1, keepdims=True) + 1e-5)
+        rows, samples = audio.shape
+        lengths = jnp.full(rows, samples)
+        nowhere = jnp.zeros((rows, 1), jnp.int32)
+        return chosen_states(encoder_with(model, params), audio, lengths, range(model.layers + 1), nowhere, 0)
+
+    return states
+
+
+def front_end_windows(name: str, grid: FrameGrid) -> Windows:
+    """Frames of a front end, one layer."""
+    program = _front_end_program(name, grid)
+    return lambda audio: np.asarray(program(audio))[None]
+
+
+def code_windows(sets: Mapping[str, Float[np.ndarray, "K W"]], grid: FrameGrid) -> Windows:
+    """One-hot labels of all label sets, one layer: a window's mean is a bag of codes. sets: centroids by front end."""
+    programs = {name: _front_end_program(name, grid) for name in sets}
+
+    def windows(audio):
+        hot = [jax.nn.one_hot(assign(sets[name], programs[name](audio)), len(sets[name])) for name in sets]
+        return np.concatenate(hot, axis=-1)[None]
+
+    return windows
+
+
+@functools.cache
+def _front_end_program(name: str, grid: FrameGrid):
+    front = make_front_end(name, **grid._asdict())
+
+    @jax.jit
+    def frames(kernels, audio):
+        rows = len(audio)
+        outside = jnp.zeros((rows, front.margin), audio.dtype)
+        nothing = jnp.zeros(rows, jnp.int32)
+        batch = {"audio": audio, "before": outside, "after": outside, "mean": jnp.zeros(rows), "std": jnp.ones(rows)}
+        return front.apply(kernels, batch | {"real_before": nothing, "real_after": nothing})
+
+    return functools.partial(frames, front.kernels)
+
+
+def pooled(
+    windows: Windows, tracks: Sequence[Float[np.ndarray, " samples"]], asked: Mapping[str, Asked], grid: FrameGrid, size: int
+) -> dict[str, Float[np.ndarray, "layers windows D"]]:
+    """By question, the mean frame of each of its windows, as evaluation pools. size: samples that are heard at a time;
+    the end of a track that is no whole window is heard with silence behind."""
+    found: dict[str, list] = {name: [] for name in asked}
+    for number, (frames, times) in enumerate(_frames(windows, tracks, grid, size)):
+        for name, one in asked.items():
+            means_and_deviations = pool_spans(frames, times, one.spans[number])
+            found[name].append(means_and_deviations[..., : frames.shape[-1]])
+    return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
+
+
+def _frames(windows: Windows, tracks: Iterable, grid: FrameGrid, size: int):
+    """Frames of each track and their centres in seconds; as many windows at a time as fill a batch."""
+    waiting: list[np.ndarray] = []
+    owners: list[tuple[int, int]] = []  # samples, windows of each track that waits
+
+    def flush():
+        rows = np.concatenate(waiting)
+        filled = np.pad(rows, ((0, -len(rows) % BATCH), (0, 0)))
+        states = np.concatenate([windows(part) for part in np.split(filled, len(filled) // BATCH)], axis=1)
+        first = 0
+        for samples, count in owners:
+            mine = states[:, first : first + count]
+            first += count
+            starts = np.arange(count)[:, None] * size + np.arange(mine.shape[2]) * grid.hop + grid.centre
+            inside = starts.ravel() < max(samples, grid.centre + 1)
+            yield mine.reshape(len(mine), -1, mine.shape[-1])[:, inside], starts.ravel()[inside] / grid.sample_rate
+        waiting.clear()
+        owners.clear()
+
+    for track in tracks:
+        count = -(-len(track) // size)
+        waiting.append(np.pad(track, (0, count * size - len(track))).reshape(count, size).astype(np.float32))
+        owners.append((len(track), count))
+        if sum(map(len, waiting)) >= BATCH:
+            yield from flush()
+    if waiting:
+        yield from flush()
+
+
+def linear(features: Float[np.ndarray, "layers windows D"], asked: Asked) -> Answers:
+    """Ridge regression; layer and penalty by validation."""
+    found = probe(features, asked.task, asked.parts)
+    return Answers(found.score, found.draws, found.layer, np.array(found.valid_score_by_layer))
+
+
+def mlp(features: Float[np.ndarray, "layers windows D"], asked: Asked, epochs: int) -> Answers:
+    """An MLP of one hidden layer of 512 a layer of features, trained as evaluation trains its probes, at one rate; layer
+    and epoch by validation. Answers for windows of one track are averaged where tracks are scored."""
+    task = asked.task
+    first = unit = np.arange(len(task.labels))
+    if task.per_group:
+        _, first, unit = np.unique(task.groups, return_index=True, return_inverse=True)
+    part = np.select([mask[first] for mask in asked.parts], (TRAIN, VALID, TEST))
+    truth, groups = task.labels[first], task.groups[first]
+    classes = np.unique(task.labels)
+    kind: Kind = "class" if task.kind == "class" else "numbers"
+    labels = np.searchsorted(classes, truth) if kind == "class" else truth[:, None].astype(np.float32)
+
+    def predicted(answers: Float[np.ndarray, "n K"]) -> np.ndarray:
+        return answers.argmax(axis=1) if kind == "class" else answers[:, 0]
+
+    problem = Problem(
+        layers=_InMemory(features),
+        unit=unit,
+        part=part,
+        labels=blank_test(labels, part, kind),
+        kind=kind,
+        outputs=len(classes) if kind == "class" else 1,
+        score=lambda wanted, answers: task.score(wanted if kind == "class" else wanted[:, 0], predicted(answers)),
+    )
+    settings = Settings(rates=(MLP_RATE,), epochs=epochs, seeds=(0,))
+    trained = train_probes(
+        problem, [Probe(layer, MLP_RATE, 0) for layer in range(len(features))], settings, settings.hidden, keep=True
+    )
+    best = int(trained.scores.argmax())
+    assert trained.answers is not None
+    test = part == TEST
+    wanted, given = (labels if kind == "class" else truth)[test], predicted(trained.answers[best][test])
+    draws = bootstrap_by_group(lambda rows: task.score(wanted[rows], given[rows]), groups[test])
+    return Answers(task.score(wanted, given), draws, best, trained.scores)
+
+
+class _InMemory:
+    """Features as probes read them."""
+
+    def __init__(self, features: Float[np.ndarray, "layers rows D"]):
+        self.features = features.astype(np.float32)
+        self.count, self.rows, self.width = features.shape
+
+    def layer(self, index: int) -> Float[np.ndarray, "rows D"]:
+        return self.features[index]
+
+
+def prepared(tracks: Iterable[Track]) -> tuple[list[np.ndarray], list[Mapping[str, Any]]]:
+    """Waveforms and truths."""
+    waveforms, truths = zip(*tracks, strict=True)
+    return list(waveforms), list(truths)
+
+

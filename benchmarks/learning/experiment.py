@@ -1,0 +1,249 @@
+"""The experiment: music, codebooks, baselines, and each arm with each seed, trained and probed at its points."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.learning.evaluation import (
+    Answers,
+    Windows,
+    code_windows,
+    encoder_windows,
+    front_end_windows,
+    linear,
+    mlp,
+    pooled,
+)
+from benchmarks.learning.music import (
+    PROBED_SEEDS,
+    TRAINING_SEED,
+    UNHEARD,
+    VALIDATION_SEED,
+    folder_pieces,
+    read_folder,
+    rendered,
+    training_tracks,
+)
+from benchmarks.learning.questions import Asked, ask
+from benchmarks.learning.settings import Arm, Size, arms, config_of
+from benchmarks.learning.store import AllAnswers, flat, once, write_arrays
+from benchmarks.learning.training import fit_centroids, make_program, train
+from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
+from musicssl_jax.parallel import make_mesh
+from musicssl_jax.targets.filter_bank import FrameGrid, frame_grid
+
+BASELINES = {"MFCC": "mfcc39", "log-mel": "logmel229", "chroma": "chroma24", "CQT": "cqt84"}
+"""Front ends that stand in the table themselves."""
+
+MUSIC, PROBED, CODEBOOKS, ANSWERS, RUNS = "music.npz", "probed.npz", "codebooks.npz", "answers", "runs"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is asked for. train_on, probe_on: folders instead of musicbox. tracks: "tuning" or "reporting", of the
+    musicbox tracks that are probed. deadline: of `time.time`, at which it stops to be gone on with."""
+
+    folder: Path
+    size: Size
+    arms: tuple[Arm, ...]
+    seeds: int
+    tracks: str
+    train_on: Path | None = None
+    probe_on: Path | None = None
+    deadline: float | None = None
+
+    def pause(self) -> None:
+        """Raises TrainingStopped when time is up."""
+        if self.deadline is not None and time.time() > self.deadline:
+            raise TrainingStopped(PREEMPTED, "time is up: the same command goes on")
+
+    @property
+    def grid(self) -> FrameGrid:
+        """Of all arms."""
+        return frame_grid(config_of(self.arms[0], self.size))
+
+    @property
+    def window(self) -> int:
+        """Samples that an encoder hears at a time: a training crop."""
+        config = config_of(self.arms[0], self.size)
+        return round(config.data.crop_seconds * config.data.sample_rate)
+
+    def answers_file(self, arm: Arm, seed: int, point: int) -> Path:
+        """Of an arm's encoder at one of its points. Step 0 follows from model and seed alone."""
+        name = arm.name if point else f"{arm.model}, step 0"
+        return self.folder / ANSWERS / f"{name}, seed {seed}, point {point}.npz"
+
+    def baseline_file(self, name: str) -> Path:
+        return self.folder / ANSWERS / f"{name}.npz"
+
+
+class Material(NamedTuple):
+    """All that arms share."""
+
+    training: np.ndarray
+    validation: np.ndarray
+    waveforms: list[np.ndarray]
+    asked: dict[str, Asked]
+    codebooks: dict[tuple[str, int], np.ndarray]
+    guessing: dict[tuple[str, int], float]
+
+
+def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
+    """Renders or reads the music and fits the codebooks, unless the folder holds them."""
+    size, rate = experiment.size, experiment.grid.sample_rate
+    began = time.monotonic()
+
+    def music() -> dict[str, np.ndarray]:
+        if experiment.train_on:
+            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate)
+        held_out = max(4, size.tracks // 10)
+        return {
+            "training": training_tracks(TRAINING_SEED, size.tracks, size.track_seconds, rate),
+            "validation": training_tracks(VALIDATION_SEED, held_out, size.track_seconds, rate),
+        }
+
+    def probed() -> dict[str, np.ndarray]:
+        seed = PROBED_SEEDS[experiment.tracks]
+        tracks = (
+            read_folder(experiment.probe_on, rate, size.probed_seconds)
+            if experiment.probe_on
+            else rendered(seed, size.probed, size.probed_seconds, rate, UNHEARD)
+        )
+        waveforms, truths = zip(*tracks, strict=True)
+        return {
+            "samples": np.concatenate(waveforms),
+            "lengths": np.array([len(waveform) for waveform in waveforms]),
+            "truths": np.array(json.dumps(truths)),
+        }
+
+    tracks = once(experiment.folder / MUSIC, music)
+    asked_of = once(experiment.folder / PROBED, probed)
+    waveforms = np.split(asked_of["samples"], np.cumsum(asked_of["lengths"])[:-1])
+    asked = ask(json.loads(str(asked_of["truths"])), [len(waveform) / rate for waveform in waveforms])
+    if not asked:
+        raise UserError(
+            f"{experiment.probe_on}: no question can be asked: want at least five files with answers, not all the same"
+        )
+    say(f"music: {_hours(tracks['training'], rate):.2f} h to train on, {len(waveforms)} tracks to probe")
+    books = once(experiment.folder / CODEBOOKS, lambda: _codebooks(experiment, tracks["training"], say))
+    say(f"prepared in {time.monotonic() - began:.0f} s")
+    named = {tuple(name.split("|")): array for name, array in books.items()}
+    return Material(
+        tracks["training"],
+        tracks["validation"],
+        waveforms,
+        asked,
+        {(target, int(clusters)): array for (kind, target, clusters), array in named.items() if kind == "centroids"},
+        {(target, int(clusters)): float(array) for (kind, target, clusters), array in named.items() if kind == "entropy"},
+    )
+
+
+def _hours(tracks: np.ndarray, rate: int) -> float:
+    return tracks.size / rate / 3600
+
+
+def _codebooks(experiment: Experiment, tracks: np.ndarray, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+    found = {}
+    mesh = make_mesh(1, 1)
+    with jax.set_mesh(mesh):
+        for arm in experiment.arms:
+            for target, clusters in zip(arm.targets, arm.clusters, strict=True):
+                name = f"{target}|{clusters}"
+                if f"centroids|{name}" not in found:
+                    say(f"codebook: {clusters} clusters of {target}")
+                    centroids, entropy = fit_centroids(target, clusters, config_of(arm, experiment.size), tracks, mesh)
+                    found |= {f"centroids|{name}": centroids, f"entropy|{name}": np.array(entropy)}
+    return found
+
+
+def baselines(experiment: Experiment, material: Material) -> dict[str, Windows]:
+    """What stands beside the arms: front ends, and each arm's own codes as bags."""
+    found = {name: front_end_windows(target, experiment.grid) for name, target in BASELINES.items()}
+    for arm in experiment.arms:
+        if arm.targets and not arm.control:
+            labelled = zip(arm.targets, arm.clusters, strict=True)
+            sets = {target: material.codebooks[target, clusters] for target, clusters in labelled}
+            found[bag_name(arm)] = code_windows(sets, experiment.grid)
+    return found
+
+
+def bag_name(arm: Arm) -> str:
+    """What an arm's codes are called as a baseline."""
+    return f"bag of codes, {arm.name.removeprefix(arm.model).strip()}"
+
+
+def probe_baseline(experiment: Experiment, material: Material, name: str, say: Callable[[str], None]) -> None:
+    """Asks all questions of a baseline, unless that is done."""
+    path = experiment.baseline_file(name)
+    if not path.exists():
+        windows = baselines(experiment, material)[name]
+        write_arrays(path, flat(_answers(experiment, material, windows, with_mlp=True)))
+        say(f"{name}: probed")
+
+
+def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say: Callable[[str], None]) -> None:
+    """Trains an arm and asks all questions at its points, from where the folder is.
+
+    Raises TrainingStopped when time is up.
+    """
+    size = experiment.size
+    mesh = make_mesh(1, 1)
+    with jax.set_mesh(mesh):
+        program = make_program(arm, size, material.codebooks, mesh)
+        tracks, held_out = jax.device_put((material.training, material.validation))
+        folder = run_folder(experiment, arm, seed)
+        for point in train(program, size, seed, tracks, held_out, folder, experiment.pause):
+            path = experiment.answers_file(arm, seed, point.number)
+            if path.exists():
+                continue
+            windows = encoder_windows(program.objective, point.params, normalize=program.config.data.normalize)
+            ends = point.number in (0, size.points - 1)
+            answers = _answers(experiment, material, windows, with_mlp=ends)
+            write_arrays(path, flat(answers))
+            scores = ", ".join(f"{name} {one.score:.2f}" for name, one in answers["linear"].items())
+            say(f"{arm.name}, seed {seed}, step {point.step} ({point.seconds:.0f} s): {scores}")
+
+
+def run_folder(experiment: Experiment, arm: Arm, seed: int) -> Path:
+    return experiment.folder / RUNS / f"{arm.name}, seed {seed}"
+
+
+def _answers(experiment: Experiment, material: Material, windows: Windows, *, with_mlp: bool) -> AllAnswers:
+    features = pooled(windows, material.waveforms, material.asked, experiment.grid, experiment.window)
+    answers: dict[str, dict[str, Answers]] = {
+        "linear": {name: linear(features[name], asked) for name, asked in material.asked.items()}
+    }
+    if with_mlp:
+        epochs = experiment.size.mlp_epochs
+        answers["mlp"] = {name: mlp(features[name], asked, epochs) for name, asked in material.asked.items()}
+    return answers
+
+
+def selected(size: Size, names: str | None) -> tuple[Arm, ...]:
+    """The arms of these names, separated by semicolons. UserError: there is no such arm."""
+    known: Mapping[str, Arm] = {arm.name: arm for arm in arms(size)}
+    wanted = list(known) if names is None else [name.strip() for name in names.split(";")]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--arms: there is no {name!r}; there are {'; '.join(known)}")
+    return tuple(known[name] for name in wanted)
+
+
+def cells(experiment: Experiment) -> Iterator[tuple[Arm, int]]:
+    """Arms and seeds in the order of work: all arms of a seed before the next."""
+    for seed in range(experiment.seeds):
+        for arm in experiment.arms:
+            yield arm, seed
+
+
+def is_done(experiment: Experiment, arm: Arm, seed: int) -> bool:
+    """Whether all points of the arm are answered."""
+    return all(experiment.answers_file(arm, seed, point).exists() for point in range(experiment.size.points))
+
+

@@ -1,0 +1,120 @@
+"""The music: what is trained on, in memory, and what questions are asked of."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.musicbox import Family, render_track
+from musicssl_jax.errors import UserError
+from musicssl_jax.shapes import Float, Int16
+
+HEARD: Family = "additive"
+UNHEARD: Family = "plucked"
+"""The instruments that training music is played on, and those of the music that is probed."""
+
+TRAINING_SEED, VALIDATION_SEED = 1, 2
+PROBED_SEEDS = {"tuning": 101, "reporting": 202}
+"""Settings are chosen by what probes find on the tracks of one, and reported of the other."""
+
+Track = tuple[Float[np.ndarray, " samples"], Mapping[str, Any]]
+"""Waveform, and what is known of it."""
+
+FIELDS = {"file": str, "key": str, "mode": str, "bpm": (int, float), "beats": list, "pitch": int, "family": str}
+"""Of a line of a labelled folder's .jsonl, and their types; other fields are passed over."""
+
+
+def training_tracks(
+    seed: int, count: int, seconds: float, sample_rate: int, family: Family = HEARD
+) -> Int16[np.ndarray, "tracks samples"]:
+    """PCM16 of so many tracks; track n follows from (seed, n)."""
+    tracks = rendered(seed, count, seconds, sample_rate, family)
+    return np.stack([np.round(waveform * 32767).astype(np.int16) for waveform, _ in tracks])
+
+
+def rendered(seed: int, count: int, seconds: float, sample_rate: int, family: Family) -> Iterator[Track]:
+    """Musicbox tracks and their truth, rendered by all cores."""
+    render = partial(_render, seed, family, seconds, sample_rate)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+        yield from pool.map(render, range(count), chunksize=4)
+
+
+def _render(seed: int, family: Family, seconds: float, sample_rate: int, number: int) -> Track:
+    return render_track([seed, number], family, seconds=seconds, sample_rate=sample_rate)
+
+
+def folder_pieces(
+    folder: Path, sample_rate: int, track_seconds: float, crop_seconds: float
+) -> dict[str, Int16[np.ndarray, "tracks samples"]]:
+    """A folder's files, as `read_folder` finds them, as PCM16 pieces of one length to train on: `track_seconds`, or the
+    length of the shortest file that is no shorter than a crop. Every tenth file is for validation.
+
+    UserError: as `read_folder`; there are not two files as long as a crop.
+    """
+    every = [waveform for waveform, _ in read_folder(folder, sample_rate, 3600.0)]
+    files = [waveform for waveform in every if len(waveform) >= crop_seconds * sample_rate]
+    if len(files) < 2:
+        raise UserError(f"{folder}: want at least two files of {crop_seconds:g} s or more to train on")
+    size = min(round(track_seconds * sample_rate), *map(len, files))
+
+    def pieces(chosen: list[np.ndarray]) -> np.ndarray:
+        cut = [file[at : at + size] for file in chosen for at in range(0, len(file) - size + 1, size)]
+        return np.stack([np.round(np.clip(piece, -1, 1) * 32767).astype(np.int16) for piece in cut])
+
+    return {
+        "training": pieces([file for number, file in enumerate(files) if number % 10 != 1]),
+        "validation": pieces(files[1::10]),
+    }
+
+
+def read_folder(folder: Path, sample_rate: int, seconds: float) -> Iterator[Track]:
+    """The first `seconds` of every file that the folder's .jsonl files name, one channel at `sample_rate`, and its line.
+
+    UserError: no .jsonl, a line that is none, a field of another type, audio that is missing or cannot be read.
+    """
+    lists = sorted(folder.glob("*.jsonl"))
+    if not lists:
+        raise UserError(f"{folder} holds no .jsonl file: want lines such as " + '{"file": "a.wav", "key": "C"}')
+    for path in lists:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                row = _row(f"{path}, line {number}", line)
+                yield _read(folder / row["file"], f"{path}, line {number}", sample_rate, seconds), row
+
+
+def _row(where: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: this is not JSON ({error})") from None
+    if not isinstance(row, dict) or "file" not in row:
+        raise UserError(f'{where}: want an object with a "file"')
+    for name, kind in FIELDS.items():
+        if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
+            raise UserError(f"{where}: {name} is {row[name]!r}, which is no {_called(kind)}")
+    return row
+
+
+def _called(kind: type | tuple) -> str:
+    return {str: "text", int: "whole number", list: "list"}.get(kind, "number")  # type: ignore[arg-type]
+
+
+def _read(path: Path, where: str, sample_rate: int, seconds: float) -> Float[np.ndarray, " samples"]:
+    import soundfile
+    import soxr
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            waveform = file.read(round(seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"{where}: cannot read {path}: {error}") from None
+    if len(waveform) < rate / 10:
+        raise UserError(f"{where}: {path} is shorter than a tenth of a second")
+    return soxr.resample(waveform, rate, sample_rate, quality="HQ") if rate != sample_rate else waveform

@@ -1,0 +1,280 @@
+"""What came out, as JSON, Markdown and pictures."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+
+from benchmarks.learning.verdicts import Condition, Harmony, Learned, Scored
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+PROBES = ("linear", "mlp")
+JSON, MARKDOWN = "learning.json", "learning.md"
+PICTURES = {"scores": "scores.png", "layers": "layers.png", "curves": "curves.png"}
+
+
+class Trained(NamedTuple):
+    """One arm. steps: at its points. course: probe -> question -> the score at each point that it was asked at, None
+    elsewhere. layers: question -> validation score of each layer at the end, mean over seeds. curves, conditions,
+    seconds: by seed. audio_hours, flop: of one seed's run."""
+
+    name: str
+    steps: list[int]
+    course: dict[str, dict[str, list[Scored | None]]]
+    layers: dict[str, np.ndarray]
+    curves: list[list[dict[str, float]]]
+    conditions: list[Condition]
+    seconds: list[float]
+    audio_hours: float
+    flop: float
+
+    def last(self, probe: str, question: str) -> Scored:
+        found = self.course[probe][question][-1]
+        assert found is not None
+        return found
+
+
+class Findings(NamedTuple):
+    """All that is shown. baselines: name -> probe -> question -> score. chance: by question."""
+
+    about: dict[str, Any]
+    arms: list[Trained]
+    baselines: dict[str, dict[str, dict[str, Scored]]]
+    chance: dict[str, float]
+    learned: dict[str, dict[str, list[Learned]]]
+    """Of each arm that is no control: probe -> verdicts, one a question."""
+    harmony: dict[str, list[Harmony]]
+    """By probe."""
+
+    @property
+    def questions(self) -> list[str]:
+        return list(self.chance)
+
+
+def write(findings: Findings, folder: Path) -> list[str]:
+    """Writes all files into the folder; gives what a terminal shows."""
+    (folder / JSON).write_text(json.dumps(_json(findings), indent=1), encoding="utf-8")
+    text = "\n".join(_markdown(findings))
+    (folder / MARKDOWN).write_text(text + "\n", encoding="utf-8")
+    _draw_scores(findings, folder / PICTURES["scores"])
+    _draw_layers(findings, folder / PICTURES["layers"])
+    _draw_curves(findings, folder / PICTURES["curves"])
+    files = ", ".join(str(folder / name) for name in (JSON, MARKDOWN, *PICTURES.values()))
+    return [text, "", f"learning: {files}"]
+
+
+def _rows(findings: Findings, probe: str) -> Iterator[tuple[str, dict[str, Scored]]]:
+    for arm in findings.arms:
+        yield arm.name, {name: arm.last(probe, name) for name in findings.questions}
+    for arm in findings.arms:
+        first = {name: arm.course[probe][name][0] for name in findings.questions}
+        if arm.name in findings.learned:
+            yield f"{arm.name}, step 0", {name: score for name, score in first.items() if score is not None}
+    yield from ((name, scores[probe]) for name, scores in findings.baselines.items())
+
+
+def _markdown(findings: Findings) -> Iterator[str]:
+    yield "# Does it learn?"
+    yield ""
+    yield from (f"- {name}: {value}" for name, value in findings.about.items() if not isinstance(value, dict))
+    for probe in PROBES:
+        yield ""
+        yield f"## Test scores, {'linear' if probe == 'linear' else 'MLP'} probes"
+        yield ""
+        yield "Accuracy, of tempo R²; layer chosen on validation; mean over seeds, in brackets the 95% interval by track."
+        yield ""
+        yield f"| | {' | '.join(findings.questions)} |"
+        yield f"|---|{'---|' * len(findings.questions)}"
+        for name, scores in _rows(findings, probe):
+            yield f"| {name} | {' | '.join(_cell(scores[question]) for question in findings.questions)} |"
+        chance = " | ".join(f"{findings.chance[name]:.2f}" for name in findings.questions)
+        yield f"| the commonest answer | {chance} |"
+    yield ""
+    yield "## Verdicts"
+    yield ""
+    yield "By rules that were written before the runs (docs/learning.md)."
+    for arm in findings.learned:
+        yield ""
+        yield f"**{arm}**"
+        yield ""
+        for probe, verdicts in findings.learned[arm].items():
+            yield from (f"- {probe}: {verdict.words}" for verdict in verdicts)
+    if any(findings.harmony.values()):
+        yield ""
+        yield "**Harmony**"
+        yield ""
+        for probe, harmonies in findings.harmony.items():
+            yield from (f"- {probe}: {harmony.words}" for harmony in harmonies)
+    yield ""
+    yield "## The runs"
+    yield ""
+    yield "| | heard (h) | PFLOP | device seconds, by seed | ended | |"
+    yield "|---|---|---|---|---|---|"
+    for arm in findings.arms:
+        seconds = ", ".join(f"{value:.0f}" for value in arm.seconds)
+        ended = ", ".join(one.name for one in arm.conditions)
+        why = arm.conditions[0].why
+        yield f"| {arm.name} | {arm.audio_hours:.2f} | {arm.flop / 1e15:.3g} | {seconds} | {ended} | {why} |"
+    yield ""
+    yield from (f"![{name}]({file})" for name, file in PICTURES.items())
+
+
+def _cell(scored: Scored) -> str:
+    low, high = scored.interval
+    return f"{scored.score:.2f} [{low:.2f} {high:.2f}]"
+
+
+def _json(findings: Findings) -> dict[str, Any]:
+    def plain(scored: Scored | None) -> Any:
+        return scored and {"score": scored.score, "interval": scored.interval, "seeds": scored.seeds}
+
+    def verdicts(found: Sequence[Learned | Harmony]) -> list[dict[str, Any]]:
+        return [_plain_tuple(one) | {"words": one.words} for one in found]
+
+    return {
+        "about": findings.about,
+        "chance": findings.chance,
+        "arms": {
+            arm.name: {
+                "steps": arm.steps,
+                "scores": {
+                    probe: {name: list(map(plain, course)) for name, course in questions.items()}
+                    for probe, questions in arm.course.items()
+                },
+                "validation_by_layer": {name: layers.tolist() for name, layers in arm.layers.items()},
+                "conditions": [one._asdict() for one in arm.conditions],
+                "seconds": arm.seconds,
+                "audio_hours": arm.audio_hours,
+                "flop": arm.flop,
+                "curves": arm.curves,
+            }
+            for arm in findings.arms
+        },
+        "baselines": {
+            name: {probe: {q: plain(s) for q, s in scores.items()} for probe, scores in of_probe.items()}
+            for name, of_probe in findings.baselines.items()
+        },
+        "learned": {
+            arm: {probe: verdicts(found) for probe, found in of_arm.items()}
+            for arm, of_arm in findings.learned.items()
+        },
+        "harmony": {probe: verdicts(found) for probe, found in findings.harmony.items()},
+    }
+
+
+def _plain_tuple(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain_tuple(entry) for name, entry in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain_tuple(entry) for name, entry in value.items()}
+    return value
+
+
+def _colours(findings: Findings) -> dict[str, tuple]:
+    return {arm.name: plt.get_cmap("tab10")(number % 10) for number, arm in enumerate(findings.arms)}
+
+
+def _panels(count: int, columns: int, width: float, height: float):
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False)
+    for spare in axes.ravel()[count:]:
+        spare.axis("off")
+    return figure, axes.ravel()
+
+
+def _draw_scores(findings: Findings, path: Path) -> None:
+    """A panel a question: linear scores over training, with intervals; baselines at the right; controls dashed."""
+    figure, panels = _panels(len(findings.questions) + 1, 4, 4.2, 3.4)
+    colours = _colours(findings)
+    marks = dict(zip(findings.baselines, "s^vDPX*<>ph", strict=False))
+    for panel, question in zip(panels, findings.questions, strict=False):
+        for number, arm in enumerate(findings.arms):
+            course = arm.course["linear"][question]
+            at = [n for n, scored in enumerate(course) if scored is not None]
+            scores = np.array([course[n].score for n in at])
+            errors = np.abs(np.array([course[n].interval for n in at]).T - scores)
+            style = "-" if arm.name in findings.learned else ":"
+            shift = 0.012 * (number - len(findings.arms) / 2)
+            panel.errorbar(
+                np.array(at) / (len(course) - 1) + shift, scores, errors, color=colours[arm.name], ls=style, lw=1.3,
+                elinewidth=0.6,
+            )
+        for number, (name, scores) in enumerate(findings.baselines.items()):
+            scored = scores["linear"][question]
+            panel.plot(1.12 + 0.03 * number, scored.score, marks.get(name, "o"), color="black", ms=5, mfc="none")
+        panel.axhline(findings.chance[question], color="grey", ls="--", lw=0.8)
+        panel.set_title(question, fontsize=10)
+        panel.set_xlabel("share of training", fontsize=8)
+        panel.tick_params(labelsize=8)
+    key = panels[len(findings.questions)]
+    for arm in findings.arms:
+        key.plot([], [], color=colours[arm.name], ls="-" if arm.name in findings.learned else ":", label=arm.name)
+    for name in findings.baselines:
+        key.plot([], [], marks.get(name, "o"), color="black", mfc="none", label=name)
+    key.plot([], [], color="grey", ls="--", label="the commonest answer")
+    key.legend(fontsize=7, frameon=False, loc="center")
+    key.axis("off")
+    figure.suptitle("Linear probes over training: test scores and 95% intervals by track", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_layers(findings: Findings, path: Path) -> None:
+    """A heat map an arm: validation score by layer and question, at the end of training."""
+    figure, panels = _panels(len(findings.arms), 5, 3.2, 3.2)
+    for panel, arm in zip(panels, findings.arms, strict=False):
+        values = np.array([arm.layers[name] for name in findings.questions])
+        panel.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, aspect="auto", cmap="viridis")
+        for (row, column), value in np.ndenumerate(values):
+            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+        panel.set_yticks(range(len(findings.questions)), findings.questions, fontsize=7)
+        panel.set_xticks(range(values.shape[1]))
+        panel.tick_params(axis="x", labelsize=7)
+        panel.set_title(arm.name, fontsize=9)
+        panel.set_xlabel("layer", fontsize=8)
+    figure.suptitle("Linear probes by layer at the end of training: validation scores, mean over seeds", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+SHOWN = {
+    "loss": ("train/loss", "valid/loss"),
+    "target/spread": ("target/spread", "valid/target/spread"),
+    "prediction/spread": ("prediction/spread", "valid/prediction/spread"),
+    "positional share": ("target/positional_share", "valid/target/positional_share"),
+    "swap gap": ("prediction/swap_gap", "valid/prediction/swap_gap"),
+}
+
+
+def _draw_curves(findings: Findings, path: Path) -> None:
+    """Signs of health over training: of training clips (solid) and held-out ones (dashed), the first seed's runs."""
+    figure, panels = _panels(len(SHOWN) + 1, 3, 4.6, 3.2)
+    colours = _colours(findings)
+    for panel, (title, (own, others)) in zip(panels, SHOWN.items(), strict=False):
+        for arm in findings.arms:
+            for name, style in ((own, "-"), (others, "--")):
+                _line(panel, arm.curves[0], name, colours[arm.name], style, arm.name if style == "-" else None)
+        panel.set_title(title, fontsize=10)
+        panel.tick_params(labelsize=8)
+    last = panels[len(SHOWN)]
+    for arm in findings.arms:
+        sets = [name for name in arm.curves[0][-1] if name.startswith("valid/") and name.endswith("/accuracy")]
+        for name in sets[:1]:
+            _line(last, arm.curves[0], name, colours[arm.name], "--", arm.name)
+            _line(last, arm.curves[0], name.replace("/accuracy", "/copy_accuracy"), colours[arm.name], ":", None)
+    last.set_title("accuracy of the first label set, held-out clips; dotted: the copy line", fontsize=8)
+    last.tick_params(labelsize=8)
+    panels[0].legend(fontsize=6, frameon=False)
+    figure.suptitle("Training: solid on training clips, dashed on held-out clips", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _line(panel: Any, curve: Sequence[Mapping[str, float]], name: str, colour: Any, style: str, label: str | None) -> None:
+    if name in curve[-1]:
+        panel.plot([row["step"] for row in curve], [row[name] for row in curve], style, color=colour, lw=1, label=label)

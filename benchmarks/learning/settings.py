@@ -1,0 +1,170 @@
+"""What is trained: arms and controls, in sizes from a test's to the paper's."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from musicssl_jax import config as configs
+
+Model = Literal["music2vec", "musicHuBERT"]
+Control = Literal["redrawn", "permuted"]
+
+REFERENCE = "musicHuBERT mfcc"
+"""The arm that targets which are to hear harmony are measured against."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """targets, clusters: label sets of musicHuBERT. control: what is done to the targets of an arm that must not learn
+    from them; None: nothing."""
+
+    name: str
+    model: Model
+    targets: tuple[str, ...] = ()
+    clusters: tuple[int, ...] = ()
+    control: Control | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much of everything.
+
+    fields: of each model's config that are changed. label_sets: name of an arm's targets -> front ends and clusters;
+    controlled: the one that musicHuBERT's controls are mistaken about. tracks, track_seconds: of training music. probed,
+    probed_seconds: of the music that questions are asked of. points: of evaluation, from step 0 to the last.
+    valid_batches: of held-out clips, at every row of a curve.
+    """
+
+    fields: Mapping[Model, Mapping[str, Any]]
+    label_sets: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    controlled: str
+    seeds: int
+    tracks: int
+    track_seconds: float
+    probed: int
+    probed_seconds: float
+    points: int = 5
+    valid_batches: int = 4
+    mlp_epochs: int = 40
+
+
+_TINY_CONV = ((32, 20, 20), (64, 4, 4), (128, 5, 4))
+"""The base model's frames from three layers, which take a hundredth of its seven."""
+
+_WITHOUT_DROPOUT = {
+    "model.dropout": 0.0,
+    "model.attention_dropout": 0.0,
+    "model.input_dropout": 0.0,
+    "model.layer_drop": 0.0,
+}
+
+_SMALL = _WITHOUT_DROPOUT | {
+    "steps": 1600,
+    "precision": "float32",
+    "data.crop_seconds": 2.0,
+    "batch.clips": 4,
+    "batch.per_device": 4,
+    "mask.trim_group": 4,
+    "model.conv_layers": _TINY_CONV,
+    "model.conv_norm": "layer",
+    "model.norm_first": True,
+    "model.width": 128,
+    "model.ffn": 512,
+    "model.layers": 4,
+    "model.heads": 4,
+    "model.positional_kernel": 32,
+    "schedule.warmup": 0.1,
+}
+
+_SMALL_MUSIC2VEC = _SMALL | {
+    "target.top_k": 3,
+    "teacher.average": "all",
+    "teacher.decay": 0.99,
+    "teacher.end_decay": 0.999,
+    "teacher.anneal_steps": 800,
+    "schedule.hold": 0.6,
+    "schedule.decay": 0.3,
+}
+
+_SMALL_MUSICHUBERT = _SMALL | {
+    "model.feature_grad_mult": 1.0,
+    "prediction.width": 64,
+    "prediction.temperature": 0.05,
+    "prediction.unmasked_weight": 1.0,
+    "prediction.feature_penalty": 0.0,
+    "schedule.peak": 2e-3,
+}
+
+_TOY = {
+    "steps": 8,
+    "data.crop_seconds": 1.0,
+    "model.width": 32,
+    "model.ffn": 64,
+    "model.layers": 2,
+}
+
+
+def _label_sets(clusters: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    sets = {
+        "mfcc": ("mfcc39",),
+        "chroma": ("chroma24",),
+        "logmel+chroma": ("logmel229", "chroma24"),
+        "ensemble": ("mfcc39", "chroma24", "cqt84"),
+    }
+    return {name: (targets, (clusters,) * len(targets)) for name, targets in sets.items()}
+
+
+SIZES: dict[str, Size] = {
+    # Everything runs, in a minute or two; its scores mean nothing.
+    "toy": Size(
+        fields={
+            "music2vec": _SMALL_MUSIC2VEC | _TOY | {"target.top_k": 2},
+            "musicHuBERT": _SMALL_MUSICHUBERT | _TOY,
+        },
+        label_sets=_label_sets(8),
+        controlled="ensemble",
+        seeds=1,
+        tracks=8,
+        track_seconds=4.0,
+        probed=24,
+        probed_seconds=8.0,
+        points=3,
+        valid_batches=1,
+        mlp_epochs=2,
+    ),
+    # Two cores, under an hour.
+    "small": Size(
+        fields={"music2vec": _SMALL_MUSIC2VEC, "musicHuBERT": _SMALL_MUSICHUBERT},
+        label_sets=_label_sets(100),
+        controlled="ensemble",
+        seeds=3,
+        tracks=200,
+        track_seconds=30.0,
+        probed=256,
+        probed_seconds=8.0,
+    ),
+}
+
+
+def arms(size: Size) -> list[Arm]:
+    """All that are trained: the arms, then the controls of each model."""
+    sets = size.label_sets
+    own = [Arm("music2vec", "music2vec"), *(Arm(f"musicHuBERT {name}", "musicHuBERT", *sets[name]) for name in sets)]
+    controls = [
+        Arm(f"{model}, targets {control}", model, *labels, control)
+        for model, labels in (("music2vec", ((), ())), ("musicHuBERT", sets[size.controlled]))
+        for control in ("redrawn", "permuted")
+    ]
+    return own + controls
+
+
+def config_of(arm: Arm, size: Size) -> ConfigDict:
+    """The config that the arm is trained by."""
+    file = {"music2vec": "configs/music2vec.py:base", "musicHuBERT": "configs/musichubert.py:k500"}[arm.model]
+    config = configs.read(file).copy_and_resolve_references().unlock()
+    config.update_from_flattened_dict(dict(size.fields[arm.model]))
+    if arm.targets:
+        config.targets, config.clusters = arm.targets, arm.clusters
+    return config

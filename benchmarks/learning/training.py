@@ -1,0 +1,232 @@
+"""Trains one arm with the product's own step, on music in memory: crops are drawn on the device."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from benchmarks.learning.controls import with_control
+from benchmarks.learning.settings import Arm, Size, config_of
+from musicssl_jax.models.objective import make_objective
+from musicssl_jax.shapes import Array, Float, Int16, Shaped
+from musicssl_jax.targets.filter_bank import frame_grid
+from musicssl_jax.targets.fitting import FitOptions, fit_codebook
+from musicssl_jax.targets.front_ends import make_front_end
+from musicssl_jax.targets.target_set import TargetSet, target_sets
+from musicssl_jax.training.optimizer import make_optimizer, make_schedule
+from musicssl_jax.training.state import TrainState
+from musicssl_jax.training.step import make_train_step, make_valid_step, sharded_state
+
+STATE = "state.npz"
+LOG_POINTS = 40
+"""Rows of a run's curves; each is the mean of the steps since the one before."""
+
+Crops = Callable[[Int16[Array, "tracks samples"], Any, Any], dict[str, Shaped[Array, "1 B ..."]]]
+"""(tracks, seed, step) -> a batch."""
+
+
+class Program(NamedTuple):
+    """An arm's compiled functions. advance: (state, frozen, tracks, seed) -> (state, metrics). validate: (state,
+    frozen, tracks, number of a batch) -> metrics. init: seed -> state."""
+
+    config: Any
+    objective: Any
+    frozen: tuple[TargetSet, ...]
+    init: Callable[[int], TrainState]
+    advance: Callable
+    validate: Callable
+
+
+def make_program(arm: Arm, size: Size, codebooks: dict[tuple[str, int], np.ndarray], mesh: Mesh) -> Program:
+    """codebooks: centroids by front end and number of clusters."""
+    config = config_of(arm, size)
+    platform = mesh.local_devices[0].platform
+    objective = make_objective(config, platform)
+    if arm.control:
+        objective = with_control(objective, arm.control)
+    schedule = make_schedule(config.schedule, config.steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    fronts = front_ends(config)
+    labelled = zip(config.targets, config.clusters, strict=True) if fronts else ()
+    regressed = [None] if fronts and config.regression else []
+    frozen = target_sets(fronts, [*(codebooks[one] for one in labelled), *regressed], mesh)
+    crops = make_crops(config, max((front.margin for front in fronts), default=0))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def advance(state, frozen, tracks, seed):
+        step = make_train_step(objective, optimizer, schedule, mesh, seed)
+        return step(state, frozen, crops(tracks, seed, state.step))
+
+    @jax.jit
+    def validate(state, frozen, tracks, number):
+        return make_valid_step(objective, mesh, 0)(state, frozen, crops(tracks, 0, number), number)
+
+    return Program(
+        config,
+        objective,
+        frozen,
+        lambda seed: sharded_state(objective, optimizer, mesh, seed),
+        advance,
+        validate,
+    )
+
+
+def front_ends(config: Any) -> list:
+    """Of the config's label sets, and of what is regressed."""
+    if config.objective != "hubert":
+        return []
+    names = [*config.targets, *filter(None, [config.regression])]
+    return [make_front_end(name, **frame_grid(config)._asdict()) for name in names]
+
+
+def make_crops(config: Any, margin: int) -> Crops:
+    """Random crops of random tracks, on the frames' grid, with their margins; which, follows from (seed, step)."""
+    clips, hop = config.batch.clips, frame_grid(config).hop
+    samples = round(config.data.crop_seconds * config.data.sample_rate)
+
+    def crops(tracks, seed, step):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        of_track, of_start, of_draw = jax.random.split(key, 3)
+        length = tracks.shape[1]
+        which = jax.random.randint(of_track, (clips,), 0, len(tracks))
+        starts = jax.random.randint(of_start, (clips,), 0, (length - samples) // hop + 1) * hop
+        whole = jnp.pad(tracks[which], ((0, 0), (margin, margin)))
+        cut = jax.vmap(lambda track, start: jax.lax.dynamic_slice(track, (start,), (samples + 2 * margin,)))(
+            whole, starts
+        )
+        audio = whole[:, margin : margin + length].astype(jnp.float32) / 32768
+        batch = {
+            "audio": cut[:, margin : margin + samples],
+            "before": cut[:, :margin],
+            "after": cut[:, margin + samples :],
+            "real_before": jnp.minimum(starts, margin),
+            "real_after": jnp.minimum(length - samples - starts, margin),
+            "mean": audio.mean(axis=1),
+            "std": audio.std(axis=1),
+            "row": jnp.arange(clips),
+            "weight": jnp.ones(clips),
+            "draw": jax.random.bits(of_draw, (clips,)),
+        }
+        return {name: column[None] for name, column in batch.items()}
+
+    return crops
+
+
+def fit_centroids(
+    target: str, clusters: int, config: Any, tracks: Int16[np.ndarray, "tracks samples"], mesh: Mesh
+) -> tuple[Float[np.ndarray, "K W"], float]:
+    """A codebook of a front end, fitted to crops of the tracks as a run of the product fits its own, and the entropy of
+    its labels in nats: what guessing by frequency costs."""
+    grid = frame_grid(config)
+    front = make_front_end(target, **grid._asdict())
+    crops = jax.jit(make_crops(config, front.margin))
+    on_device = jax.device_put(tracks)
+
+    def batches(first: int) -> Iterator[dict[str, Array]]:
+        step = first
+        while True:
+            yield crops(on_device, 0, step)
+            step += 1
+
+    options = FitOptions(
+        batch_frames=4000, frames_per_crop=100, initial_frames=8000, restarts=3, patience=20, max_batches=60
+    )
+    with closing(batches(0)) as opened:
+        fitted = fit_codebook(
+            front, lambda _: opened, clusters=clusters, grid=grid, mesh=mesh, options=options, data="musicbox"
+        )
+    share = fitted.usage / fitted.usage.sum()
+    return fitted.centroids, float(-np.sum(share * np.log(np.maximum(share, 1e-30))))
+
+
+class Point(NamedTuple):
+    """A run at one of its points of evaluation, from 0. curve: rows so far. seconds: of training so far."""
+
+    number: int
+    step: int
+    params: dict
+    curve: list[dict[str, float]]
+    seconds: float
+
+
+def train(
+    program: Program,
+    size: Size,
+    seed: int,
+    tracks: Int16[Array, "tracks samples"],
+    held_out: Int16[Array, "tracks samples"],
+    folder: Path,
+    pause: Callable[[], None] = lambda: None,
+) -> Iterator[Point]:
+    """Trains with this seed, from what the folder holds, and yields at the points that have not been passed.
+
+    pause: called after each step; what it raises ends the run, which goes on from here the next time.
+    """
+    steps = program.config.steps
+    stops = [round(steps * n / (size.points - 1)) for n in range(size.points)]
+    every = max(1, steps // LOG_POINTS)
+    state = program.init(seed)
+    curve: list[dict[str, float]] = []
+    seconds = 0.0
+    if (folder / STATE).exists():
+        state, curve, seconds = _restore(folder, state)
+    elif stops[0] == 0:
+        yield Point(0, 0, state.params, curve, seconds)
+    rows: list[dict[str, Array]] = []
+    step = int(state.step)
+    compiled = False
+    while step < steps:
+        began = time.perf_counter()
+        state, row = program.advance(state, program.frozen, tracks, seed)
+        rows.append(row)
+        step += 1
+        if step % every == 0 or step in stops:
+            curve.append(_mean_row(step, rows) | _validation(program, size, state, held_out))
+            rows = []
+        jax.block_until_ready(state.step)
+        seconds += (time.perf_counter() - began) * compiled
+        compiled = True
+        if step in stops:
+            _save(folder, state, curve, seconds)
+            yield Point(stops.index(step), step, state.params, curve, seconds)
+        try:
+            pause()
+        except BaseException:
+            _save(folder, state, curve, seconds)
+            raise
+
+
+def _mean_row(step: int, rows: list[dict[str, Array]]) -> dict[str, float]:
+    found = jax.device_get(rows)
+    return {"step": step} | {name: float(np.mean([row[name] for row in found])) for name in found[0]}
+
+
+def _validation(program: Program, size: Size, state: TrainState, tracks: Array) -> dict[str, float]:
+    rows = [program.validate(state, program.frozen, tracks, number) for number in range(size.valid_batches)]
+    found = jax.device_get(rows)
+    return {f"valid/{name}": float(np.mean([row[name] for row in found])) for name in found[0]}
+
+
+def _save(folder: Path, state: TrainState, curve: list, seconds: float) -> None:
+    """Whole or not at all: the curve goes into the same file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = {str(n): np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(state))}
+    unfinished = folder / f".{STATE}"
+    with unfinished.open("wb") as file:
+        np.savez(file, curve=json.dumps(curve), seconds=seconds, **leaves)
+    unfinished.replace(folder / STATE)
+
+
+def _restore(folder: Path, state: TrainState) -> tuple[TrainState, list, float]:
+    with np.load(folder / STATE) as saved:
+        like, tree = jax.tree.flatten(state)
+        leaves = [jax.device_put(saved[str(n)], leaf.sharding) for n, leaf in enumerate(like)]
+        return jax.tree.unflatten(tree, leaves), json.loads(str(saved["curve"])), float(saved["seconds"])

@@ -95,7 +95,11 @@ def _front_end_program(name: str, grid: FrameGrid):
 
 
 def pooled(
-    windows: Windows, tracks: Sequence[Float[np.ndarray, " samples"]], asked: Mapping[str, Asked], grid: FrameGrid, size: int
+    windows: Windows,
+    tracks: Sequence[Float[np.ndarray, " samples"]],
+    asked: Mapping[str, Asked],
+    grid: FrameGrid,
+    size: int,
 ) -> dict[str, Float[np.ndarray, "layers windows D"]]:
     """By question, the mean frame of each of its windows, as evaluation pools. size: samples that are heard at a time;
     the end of a track that is no whole window is heard with silence behind."""
@@ -143,8 +147,8 @@ def linear(features: Float[np.ndarray, "layers windows D"], asked: Asked) -> Ans
 
 
 def mlp(features: Float[np.ndarray, "layers windows D"], asked: Asked, epochs: int) -> Answers:
-    """An MLP of one hidden layer of 512 a layer of features, trained as evaluation trains its probes, at one rate; layer
-    and epoch by validation. Answers for windows of one track are averaged where tracks are scored."""
+    """An MLP with one hidden layer of 512, trained as evaluation trains its probes, at one rate; layer and epoch by
+    validation. Answers for windows of one track are averaged where tracks are scored."""
     task = asked.task
     first = unit = np.arange(len(task.labels))
     if task.per_group:
@@ -194,5 +198,3 @@ def prepared(tracks: Iterable[Track]) -> tuple[list[np.ndarray], list[Mapping[st
     """Waveforms and truths."""
     waveforms, truths = zip(*tracks, strict=True)
     return list(waveforms), list(truths)
-
-

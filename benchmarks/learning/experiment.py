@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -140,7 +140,11 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
         waveforms,
         asked,
         {(target, int(clusters)): array for (kind, target, clusters), array in named.items() if kind == "centroids"},
-        {(target, int(clusters)): float(array) for (kind, target, clusters), array in named.items() if kind == "entropy"},
+        {
+            (target, int(clusters)): float(array)
+            for (kind, target, clusters), array in named.items()
+            if kind == "entropy"
+        },
     )
 
 
@@ -245,5 +249,3 @@ def cells(experiment: Experiment) -> Iterator[tuple[Arm, int]]:
 def is_done(experiment: Experiment, arm: Arm, seed: int) -> bool:
     """Whether all points of the arm are answered."""
     return all(experiment.answers_file(arm, seed, point).exists() for point in range(experiment.size.points))
-
-

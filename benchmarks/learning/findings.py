@@ -82,7 +82,10 @@ def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
         steps=[round(config.steps * n / (size.points - 1)) for n in range(size.points)],
         course={
             probe: {
-                question: [_over_seeds([of_seed[point] for of_seed in answers], probe, question) for point in range(size.points)]
+                question: [
+                    _over_seeds([of_seed[point] for of_seed in answers], probe, question)
+                    for point in range(size.points)
+                ]
                 for question in material.asked
             }
             for probe in PROBES

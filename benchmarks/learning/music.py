@@ -74,7 +74,7 @@ def folder_pieces(
 
 
 def read_folder(folder: Path, sample_rate: int, seconds: float) -> Iterator[Track]:
-    """The first `seconds` of every file that the folder's .jsonl files name, one channel at `sample_rate`, and its line.
+    """The first `seconds` of every file that the folder's .jsonl files name, one channel at `sample_rate`; its line.
 
     UserError: no .jsonl, a line that is none, a field of another type, audio that is missing or cannot be read.
     """

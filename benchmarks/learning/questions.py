@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ def _chords(truth: Truth, seconds: float) -> list[Example]:
 
 def _beats(truth: Truth, seconds: float) -> list[Example]:
     beats = [beat for beat in truth.get("beats", []) if beat < seconds]
-    between = [(beat + after) / 2 for beat, after in zip(beats, beats[1:], strict=False)]
+    between = [(beat + after) / 2 for beat, after in pairwise(beats)]
     half = BEAT_SECONDS / 2
     return [(at - half, at + half, on) for on, times in ((1, beats), (0, between)) for at in times if at > half]
 

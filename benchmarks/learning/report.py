@@ -65,7 +65,21 @@ def write(findings: Findings, folder: Path) -> list[str]:
     _draw_layers(findings, folder / PICTURES["layers"])
     _draw_curves(findings, folder / PICTURES["curves"])
     files = ", ".join(str(folder / name) for name in (JSON, MARKDOWN, *PICTURES.values()))
-    return [text, "", f"learning: {files}"]
+    return [*_summary(findings), f"learning: {files}"]
+
+
+def _summary(findings: Findings) -> Iterator[str]:
+    """What a terminal shows."""
+    yield ""
+    for arm in findings.arms:
+        ended = ", ".join(one.name for one in arm.conditions)
+        yield f"{arm.name}: {ended}"
+        for probe, verdicts in findings.learned.get(arm.name, {}).items():
+            yes = ", ".join(verdict.question for verdict in verdicts if verdict.learned) or "nothing"
+            no = ", ".join(verdict.question for verdict in verdicts if not verdict.learned) or "nothing"
+            yield f"  {probe:6} learned {yes}; was not shown to learn {no}"
+    for probe, harmonies in findings.harmony.items():
+        yield from (f"{probe}: {harmony.words}" for harmony in harmonies)
 
 
 def _rows(findings: Findings, probe: str) -> Iterator[tuple[str, dict[str, Scored]]]:
@@ -86,7 +100,7 @@ def _markdown(findings: Findings) -> Iterator[str]:
         yield ""
         yield f"## Test scores, {'linear' if probe == 'linear' else 'MLP'} probes"
         yield ""
-        yield "Accuracy, of tempo R²; layer chosen on validation; mean over seeds, in brackets the 95% interval by track."
+        yield "Accuracy, of tempo R²; layer chosen on validation; mean over seeds, and the 95% interval by track."
         yield ""
         yield f"| | {' | '.join(findings.questions)} |"
         yield f"|---|{'---|' * len(findings.questions)}"
@@ -160,8 +174,7 @@ def _json(findings: Findings) -> dict[str, Any]:
             for name, of_probe in findings.baselines.items()
         },
         "learned": {
-            arm: {probe: verdicts(found) for probe, found in of_arm.items()}
-            for arm, of_arm in findings.learned.items()
+            arm: {probe: verdicts(found) for probe, found in of_arm.items()} for arm, of_arm in findings.learned.items()
         },
         "harmony": {probe: verdicts(found) for probe, found in findings.harmony.items()},
     }
@@ -181,7 +194,9 @@ def _colours(findings: Findings) -> dict[str, tuple]:
 
 def _panels(count: int, columns: int, width: float, height: float):
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False
+    )
     for spare in axes.ravel()[count:]:
         spare.axis("off")
     return figure, axes.ravel()
@@ -201,7 +216,12 @@ def _draw_scores(findings: Findings, path: Path) -> None:
             style = "-" if arm.name in findings.learned else ":"
             shift = 0.012 * (number - len(findings.arms) / 2)
             panel.errorbar(
-                np.array(at) / (len(course) - 1) + shift, scores, errors, color=colours[arm.name], ls=style, lw=1.3,
+                np.array(at) / (len(course) - 1) + shift,
+                scores,
+                errors,
+                color=colours[arm.name],
+                ls=style,
+                lw=1.3,
                 elinewidth=0.6,
             )
         for number, (name, scores) in enumerate(findings.baselines.items()):
@@ -231,7 +251,9 @@ def _draw_layers(findings: Findings, path: Path) -> None:
         values = np.array([arm.layers[name] for name in findings.questions])
         panel.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, aspect="auto", cmap="viridis")
         for (row, column), value in np.ndenumerate(values):
-            panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+            panel.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k"
+            )
         panel.set_yticks(range(len(findings.questions)), findings.questions, fontsize=7)
         panel.set_xticks(range(values.shape[1]))
         panel.tick_params(axis="x", labelsize=7)
@@ -275,6 +297,8 @@ def _draw_curves(findings: Findings, path: Path) -> None:
     plt.close(figure)
 
 
-def _line(panel: Any, curve: Sequence[Mapping[str, float]], name: str, colour: Any, style: str, label: str | None) -> None:
+def _line(
+    panel: Any, curve: Sequence[Mapping[str, float]], name: str, colour: Any, style: str, label: str | None
+) -> None:
     if name in curve[-1]:
         panel.plot([row["step"] for row in curve], [row[name] for row in curve], style, color=colour, lw=1, label=label)

@@ -32,8 +32,8 @@ class Size:
     """How much of everything.
 
     fields: of each model's config that are changed. label_sets: name of an arm's targets -> front ends and clusters;
-    controlled: the one that musicHuBERT's controls are mistaken about. tracks, track_seconds: of training music. probed,
-    probed_seconds: of the music that questions are asked of. points: of evaluation, from step 0 to the last.
+    controlled: the one that musicHuBERT's controls are mistaken about. tracks, track_seconds: of training music.
+    probed, probed_seconds: of the music that questions are asked of. points: of evaluation, from step 0 to the last.
     valid_batches: of held-out clips, at every row of a curve.
     """
 

@@ -142,7 +142,9 @@ class Condition(NamedTuple):
     why: str
 
 
-def condition(curve: Sequence[Mapping[str, float]], objective: str, limits: Any, guessing: Mapping[str, float]) -> Condition:
+def condition(
+    curve: Sequence[Mapping[str, float]], objective: str, limits: Any, guessing: Mapping[str, float]
+) -> Condition:
     """How a run ended, by the last fifth of its curve.
 
     curve: metrics of training, and those of held-out clips under valid/. limits: the config's fields of `collapse`.

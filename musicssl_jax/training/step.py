@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.parallel import BATCH_SPEC, PARTITION_RULES, partition_specs, shardings, state_specs
-from musicssl_jax.shapes import Array
+from musicssl_jax.shapes import Array, Int
 from musicssl_jax.training.state import TrainState, init_state
 
 Batch = dict[str, Array]
@@ -28,7 +28,13 @@ def micro_batches(clips: int, per_device: int, devices: int) -> int:
 
 
 def make_sums(
-    objective, mesh: Mesh, seed: int, *, grad: bool, on_micro_batch: Callable | None = None, prng: str = "threefry2x32"
+    objective,
+    mesh: Mesh,
+    seed: int | Int[Array, ""],
+    *,
+    grad: bool,
+    on_micro_batch: Callable | None = None,
+    prng: str = "threefry2x32",
 ):
     """A function (params, teacher, frozen, batch, step) -> (loss sum, weight, sums, gradient sums or None).
 
@@ -86,7 +92,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: Callable,
     mesh: Mesh,
-    seed: int,
+    seed: int | Int[Array, ""],
     on_micro_batch: Callable | None = None,
     prng: str = "threefry2x32",
 ) -> Any:

@@ -1,0 +1,151 @@
+"""The verdicts of benchmarks.learning follow from scores and curves by the rules of docs/learning.md: arms that were
+planted to memorise, to collapse and to guess are called by their names, and every rule of learning counts."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.learning.music import training_tracks
+from benchmarks.learning.settings import SIZES, Arm
+from benchmarks.learning.training import fit_centroids, make_program, train
+from benchmarks.learning.verdicts import (
+    COLLAPSED,
+    GUESSES,
+    HEALTHY,
+    MEMORISES,
+    Scored,
+    compare,
+    condition,
+    judge,
+    judge_harmony,
+    over_seeds,
+)
+from musicssl_jax.parallel import make_mesh
+
+MFCC = Arm("musicHuBERT mfcc", "musicHuBERT", ("mfcc39",), (8,))
+MUSIC2VEC = Arm("music2vec", "music2vec")
+STEPS = 240
+
+
+@pytest.fixture(scope="module")
+def music():
+    return training_tracks(1, 24, 4.0, 16_000), training_tracks(2, 4, 4.0, 16_000)
+
+
+def ended(arm, tracks, held_out, folder, **fields):
+    """How a small run with these fields ends."""
+    toy = SIZES["toy"]
+    changed = {"steps": STEPS, "model.width": 64, "model.ffn": 128} | fields
+    size = dataclasses.replace(toy, fields={arm.model: dict(toy.fields[arm.model]) | changed})
+    mesh = make_mesh(1, 1)
+    with jax.set_mesh(mesh):
+        codebooks, guessing = {}, {}
+        for target, clusters in zip(arm.targets, arm.clusters, strict=True):
+            config = make_program(MUSIC2VEC, toy, {}, mesh).config
+            codebooks[target, clusters], guessing[target] = fit_centroids(target, clusters, config, tracks, mesh)
+        program = make_program(arm, size, codebooks, mesh)
+        *_, last = train(program, size, 0, jax.device_put(tracks), jax.device_put(held_out), folder)
+    return condition(last.curve, program.config.objective, program.config.collapse, guessing)
+
+
+def test_an_arm_that_memorises_is_called_so(music, tmp_path):
+    """Four clips of one second, again and again, while held-out clips are of other tracks."""
+    _, held_out = music
+    clips = music[0][:4, 16_000:32_000]
+    found = ended(MFCC, clips, held_out, tmp_path)
+    assert found.name == MEMORISES, found
+
+
+def test_an_arm_whose_teacher_says_the_same_of_every_frame_is_called_collapsed(music, tmp_path):
+    """Nothing normalises its targets, and the teacher is the student itself."""
+    fields = {
+        "target.instance_norm_layer": False,
+        "teacher.decay": 0.0,
+        "teacher.end_decay": 0.0,
+        "schedule.peak": 3e-3,
+    }
+    found = ended(MUSIC2VEC, *music, tmp_path, **fields)
+    assert found.name == COLLAPSED, found
+
+
+def test_an_arm_that_hears_only_how_common_labels_are_is_called_guessing(music, tmp_path):
+    found = ended(dataclasses.replace(MFCC, control="redrawn"), *music, tmp_path)
+    assert found.name == GUESSES, found
+
+
+def test_an_arm_that_learns_is_called_healthy(music, tmp_path):
+    found = ended(MFCC, *music, tmp_path)
+    assert found.name == HEALTHY, found
+
+
+def scored(mean, spread=0.01, seed=0):
+    draws = np.random.default_rng(seed).normal(mean, spread, 1000)
+    return Scored(mean, draws - draws.mean() + mean, (mean,))
+
+
+RISING = [scored(0.5), scored(0.6), scored(0.7), scored(0.8), scored(0.9)]
+LOW = {"targets redrawn": scored(0.5), "targets permuted": scored(0.55)}
+
+
+def test_better_than_step_0_and_all_controls_and_rising_is_learned():
+    found = judge("pitch", RISING, LOW)
+    assert found.learned
+    assert found.words.startswith("learned pitch: +0.400")
+    assert found.rise[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    "course, controls, said",
+    [
+        (RISING, LOW | {"targets permuted": scored(0.89)}, "not apart from targets permuted (+0.010"),
+        (RISING, LOW | {"targets redrawn": scored(0.95)}, "not apart from targets redrawn (-0.050"),
+        ([scored(0.9), *RISING[1:]], LOW, "not apart from its step 0 (+0.000"),
+        ([scored(0.8), scored(0.99), scored(0.95), scored(0.85), scored(0.86)], LOW, "does not rise over training"),
+    ],
+)
+def test_each_rule_of_learning_counts(course, controls, said):
+    found = judge("pitch", course, controls)
+    assert not found.learned
+    assert said in found.words
+
+
+def test_apart_means_intervals_that_do_not_overlap():
+    """A difference whose own interval is above 0 is not enough."""
+    one, other = scored(0.53), scored(0.5)
+    found = compare(one, other)
+    assert found.low > 0 and not found.apart
+    assert compare(scored(0.56), other).apart
+
+
+def test_a_score_over_seeds_is_their_mean_draw_by_draw():
+    found = over_seeds([0.2, 0.4], [np.array([0.1, 0.3]), np.array([0.3, 0.5])])
+    assert found.score == pytest.approx(0.3)
+    assert found.draws == pytest.approx([0.2, 0.4])
+    assert found.seeds == (0.2, 0.4)
+
+
+MFCC_SCORES = {"key": 0.1, "chords": 0.1, "pitch": 0.5, "instrument": 0.7, "beats": 0.8}
+CHROMA_SCORES = {"key": 0.5, "chords": 0.6, "pitch": 0.6, "instrument": 0.7, "beats": 0.8}
+CODES_SCORES = {"key": 0.3, "chords": 0.4, "pitch": 0.6, "instrument": 0.3, "beats": 0.7}
+
+
+@pytest.mark.parametrize(
+    "arm, codes, hears",
+    [
+        ({}, {}, True),
+        ({"instrument": 0.6}, {}, False),  # it loses instruments
+        ({}, {"key": 0.5}, False),  # its codes know as much
+        ({"chords": 0.1}, {"chords": 0.05}, False),  # no better than MFCC targets
+        ({"instrument": 0.695}, {}, True),  # a loss that cannot be told from nothing
+    ],
+)
+def test_harmony_is_more_than_mfcc_targets_and_own_codes_hear_and_loses_nothing(arm, codes, hears):
+    def scores(means):
+        return {name: scored(mean, seed=number) for number, (name, mean) in enumerate(means.items())}
+
+    reference = {name: scored(mean, seed=10 + number) for number, (name, mean) in enumerate(MFCC_SCORES.items())}
+    found = judge_harmony("chroma", scores(CHROMA_SCORES | arm), reference, scores(CODES_SCORES | codes))
+    assert found.hears == hears, found.words
+    assert ("was not shown" in found.words) == (not hears)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.learning.music import training_tracks
 from benchmarks.learning.settings import SIZES, Arm
-from benchmarks.learning.training import fit_centroids, make_program, train
+from benchmarks.learning.training import fit_centroids, make_program, on_device, train
 from benchmarks.learning.verdicts import (
     COLLAPSED,
     GUESSES,
@@ -46,7 +46,8 @@ def ended(arm, tracks, held_out, folder, **fields):
             config = make_program(MUSIC2VEC, toy, {}, mesh).config
             codebooks[target, clusters], guessing[target] = fit_centroids(target, clusters, config, tracks, mesh)
         program = make_program(arm, size, codebooks, mesh)
-        *_, last = train(program, size, 0, jax.device_put(tracks), jax.device_put(held_out), folder)
+        music = (on_device(pcm, program.margin) for pcm in (tracks, held_out))
+        *_, last = train(program, size, 0, *music, folder)
     return condition(last.curve, program.config.objective, program.config.collapse, guessing)
 
 
@@ -97,7 +98,7 @@ def test_better_than_step_0_and_all_controls_and_rising_is_learned():
 
 
 @pytest.mark.parametrize(
-    "course, controls, said",
+    ("course", "controls", "said"),
     [
         (RISING, LOW | {"targets permuted": scored(0.89)}, "not apart from targets permuted (+0.010"),
         (RISING, LOW | {"targets redrawn": scored(0.95)}, "not apart from targets redrawn (-0.050"),
@@ -132,7 +133,7 @@ CODES_SCORES = {"key": 0.3, "chords": 0.4, "pitch": 0.6, "instrument": 0.3, "bea
 
 
 @pytest.mark.parametrize(
-    "arm, codes, hears",
+    ("arm", "codes", "hears"),
     [
         ({}, {}, True),
         ({"instrument": 0.6}, {}, False),  # it loses instruments

@@ -64,9 +64,10 @@ def test_planted_numbers_are_found(windows):
     assert probe(features, task, parts).interval[0] < 0.05
 
 
-def test_the_fit_is_ridge_regression_on_standardised_features():
+@pytest.mark.parametrize("windows", [30, 7, 4])
+def test_the_fit_is_ridge_regression_on_standardised_features(windows):
     rng = np.random.default_rng(0)
-    features, asked = 3 + 5 * rng.standard_normal((30, 7)), rng.standard_normal((4, 7))
+    features, asked = 3 + 5 * rng.standard_normal((windows, 7)), rng.standard_normal((4, 7))
     targets = features[:, :2] ** 2
     penalties = (0.1, 1.0, 100.0)
     for outputs, penalty in zip(ridge_outputs(features, targets, asked, penalties), penalties, strict=True):

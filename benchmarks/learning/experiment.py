@@ -33,7 +33,7 @@ from benchmarks.learning.music import (
 from benchmarks.learning.questions import Asked, ask
 from benchmarks.learning.settings import Arm, Size, arms, config_of
 from benchmarks.learning.store import AllAnswers, flat, once, write_arrays
-from benchmarks.learning.training import fit_centroids, make_program, train
+from benchmarks.learning.training import fit_centroids, make_program, on_device, train
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.targets.filter_bank import FrameGrid, frame_grid
@@ -200,7 +200,7 @@ def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say
     mesh = make_mesh(1, 1)
     with jax.set_mesh(mesh):
         program = make_program(arm, size, material.codebooks, mesh)
-        tracks, held_out = jax.device_put((material.training, material.validation))
+        tracks, held_out = (on_device(pcm, program.margin) for pcm in (material.training, material.validation))
         folder = run_folder(experiment, arm, seed)
         for point in train(program, size, seed, tracks, held_out, folder, experiment.pause):
             path = experiment.answers_file(arm, seed, point.number)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -34,19 +34,31 @@ def training_tracks(
     seed: int, count: int, seconds: float, sample_rate: int, family: Family = HEARD
 ) -> Int16[np.ndarray, "tracks samples"]:
     """PCM16 of so many tracks; track n follows from (seed, n)."""
-    tracks = rendered(seed, count, seconds, sample_rate, family)
-    return np.stack([np.round(waveform * 32767).astype(np.int16) for waveform, _ in tracks])
+    render = partial(_pcm, seed, family, seconds, sample_rate)
+    return np.stack(list(_on_all_cores(render, count)))
 
 
 def rendered(seed: int, count: int, seconds: float, sample_rate: int, family: Family) -> Iterator[Track]:
     """Musicbox tracks and their truth, rendered by all cores."""
-    render = partial(_render, seed, family, seconds, sample_rate)
+    yield from _on_all_cores(partial(_render, seed, family, seconds, sample_rate), count)
+
+
+def _on_all_cores(render: Callable[[int], Any], count: int) -> Iterator[Any]:
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
         yield from pool.map(render, range(count), chunksize=4)
 
 
 def _render(seed: int, family: Family, seconds: float, sample_rate: int, number: int) -> Track:
     return render_track([seed, number], family, seconds=seconds, sample_rate=sample_rate)
+
+
+def _pcm(seed: int, family: Family, seconds: float, sample_rate: int, number: int) -> Int16[np.ndarray, " samples"]:
+    waveform, _ = _render(seed, family, seconds, sample_rate, number)
+    return _as_pcm(waveform)
+
+
+def _as_pcm(waveform: Float[np.ndarray, " samples"]) -> Int16[np.ndarray, " samples"]:
+    return np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
 def folder_pieces(
@@ -65,7 +77,7 @@ def folder_pieces(
 
     def pieces(chosen: list[np.ndarray]) -> np.ndarray:
         cut = [file[at : at + size] for file in chosen for at in range(0, len(file) - size + 1, size)]
-        return np.stack([np.round(np.clip(piece, -1, 1) * 32767).astype(np.int16) for piece in cut])
+        return np.stack([_as_pcm(piece) for piece in cut])
 
     return {
         "training": pieces([file for number, file in enumerate(files) if number % 10 != 1]),

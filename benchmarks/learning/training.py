@@ -29,16 +29,26 @@ STATE = "state.npz"
 LOG_POINTS = 40
 """Rows of a run's curves; each is the mean of the steps since the one before."""
 
-Crops = Callable[[Int16[Array, "tracks samples"], Any, Any], dict[str, Shaped[Array, "1 B ..."]]]
+
+class Tracks(NamedTuple):
+    """Music on the device, with silence of a front end's margin around each track; mean and deviation of each."""
+
+    pcm: Int16[Array, "tracks padded"]
+    mean: Float[Array, " tracks"]
+    std: Float[Array, " tracks"]
+
+
+Crops = Callable[[Tracks, Any, Any], dict[str, Shaped[Array, "1 B ..."]]]
 """(tracks, seed, step) -> a batch."""
 
 
 class Program(NamedTuple):
-    """An arm's compiled functions. advance: (state, frozen, tracks, seed) -> (state, metrics). validate: (state,
-    frozen, tracks, number of a batch) -> metrics. init: seed -> state."""
+    """An arm's compiled functions. margin: that its tracks need. advance: (state, frozen, tracks, seed) -> (state,
+    metrics). validate: (state, frozen, tracks, number of a batch) -> metrics. init: seed -> state."""
 
     config: Any
     objective: Any
+    margin: int
     frozen: tuple[TargetSet, ...]
     init: Callable[[int], TrainState]
     advance: Callable
@@ -58,7 +68,8 @@ def make_program(arm: Arm, size: Size, codebooks: dict[tuple[str, int], np.ndarr
     labelled = zip(config.targets, config.clusters, strict=True) if fronts else ()
     regressed = [None] if fronts and config.regression else []
     frozen = target_sets(fronts, [*(codebooks[one] for one in labelled), *regressed], mesh)
-    crops = make_crops(config, max((front.margin for front in fronts), default=0))
+    margin = max((front.margin for front in fronts), default=0)
+    crops = make_crops(config, margin)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(state, frozen, tracks, seed):
@@ -72,6 +83,7 @@ def make_program(arm: Arm, size: Size, codebooks: dict[tuple[str, int], np.ndarr
     return Program(
         config,
         objective,
+        margin,
         frozen,
         lambda seed: sharded_state(objective, optimizer, mesh, seed),
         advance,
@@ -87,6 +99,13 @@ def front_ends(config: Any) -> list:
     return [make_front_end(name, **frame_grid(config)._asdict()) for name in names]
 
 
+def on_device(tracks: Int16[np.ndarray, "tracks samples"], margin: int) -> Tracks:
+    """Tracks as crops are drawn from."""
+    mean, std = zip(*((track.mean() / 32768, track.std() / 32768) for track in tracks), strict=True)
+    pcm = jnp.pad(jax.device_put(tracks), ((0, 0), (margin, margin)))
+    return Tracks(pcm, jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32))
+
+
 def make_crops(config: Any, margin: int) -> Crops:
     """Random crops of random tracks, on the frames' grid, with their margins; which, follows from (seed, step)."""
     clips, hop = config.batch.clips, frame_grid(config).hop
@@ -95,22 +114,18 @@ def make_crops(config: Any, margin: int) -> Crops:
     def crops(tracks, seed, step):
         key = jax.random.fold_in(jax.random.key(seed), step)
         of_track, of_start, of_draw = jax.random.split(key, 3)
-        length = tracks.shape[1]
-        which = jax.random.randint(of_track, (clips,), 0, len(tracks))
+        count, length = tracks.pcm.shape[0], tracks.pcm.shape[1] - 2 * margin
+        which = jax.random.randint(of_track, (clips,), 0, count)
         starts = jax.random.randint(of_start, (clips,), 0, (length - samples) // hop + 1) * hop
-        whole = jnp.pad(tracks[which], ((0, 0), (margin, margin)))
-        cut = jax.vmap(lambda track, start: jax.lax.dynamic_slice(track, (start,), (samples + 2 * margin,)))(
-            whole, starts
-        )
-        audio = whole[:, margin : margin + length].astype(jnp.float32) / 32768
+        cut = jax.vmap(lambda *at: jax.lax.dynamic_slice(tracks.pcm, at, (1, samples + 2 * margin))[0])(which, starts)
         batch = {
             "audio": cut[:, margin : margin + samples],
             "before": cut[:, :margin],
             "after": cut[:, margin + samples :],
             "real_before": jnp.minimum(starts, margin),
             "real_after": jnp.minimum(length - samples - starts, margin),
-            "mean": audio.mean(axis=1),
-            "std": audio.std(axis=1),
+            "mean": tracks.mean[which],
+            "std": tracks.std[which],
             "row": jnp.arange(clips),
             "weight": jnp.ones(clips),
             "draw": jax.random.bits(of_draw, (clips,)),
@@ -128,12 +143,12 @@ def fit_centroids(
     grid = frame_grid(config)
     front = make_front_end(target, **grid._asdict())
     crops = jax.jit(make_crops(config, front.margin))
-    on_device = jax.device_put(tracks)
+    music = on_device(tracks, front.margin)
 
     def batches(first: int) -> Iterator[dict[str, Array]]:
         step = first
         while True:
-            yield crops(on_device, 0, step)
+            yield crops(music, 0, step)
             step += 1
 
     options = FitOptions(
@@ -161,14 +176,14 @@ def train(
     program: Program,
     size: Size,
     seed: int,
-    tracks: Int16[Array, "tracks samples"],
-    held_out: Int16[Array, "tracks samples"],
+    tracks: Tracks,
+    held_out: Tracks,
     folder: Path,
     pause: Callable[[], None] = lambda: None,
 ) -> Iterator[Point]:
     """Trains with this seed, from what the folder holds, and yields at the points that have not been passed.
 
-    pause: called after each step; what it raises ends the run, which goes on from here the next time.
+    pause: called after each row of the curve; what it raises ends the run, which goes on from there the next time.
     """
     steps = program.config.steps
     stops = [round(steps * n / (size.points - 1)) for n in range(size.points)]
@@ -181,19 +196,18 @@ def train(
     elif stops[0] == 0:
         yield Point(0, 0, state.params, curve, seconds)
     rows: list[dict[str, Array]] = []
-    step = int(state.step)
     compiled = False
-    while step < steps:
+    for step in range(int(state.step) + 1, steps + 1):
         began = time.perf_counter()
         state, row = program.advance(state, program.frozen, tracks, seed)
-        rows.append(row)
-        step += 1
-        if step % every == 0 or step in stops:
-            curve.append(_mean_row(step, rows) | _validation(program, size, state, held_out))
-            rows = []
         jax.block_until_ready(state.step)
         seconds += (time.perf_counter() - began) * compiled
         compiled = True
+        rows.append(row)
+        if step % every and step not in stops:
+            continue
+        curve.append(_mean_row(step, rows) | _validation(program, size, state, held_out))
+        rows = []
         if step in stops:
             _save(folder, state, curve, seconds)
             yield Point(stops.index(step), step, state.params, curve, seconds)
@@ -209,7 +223,7 @@ def _mean_row(step: int, rows: list[dict[str, Array]]) -> dict[str, float]:
     return {"step": step} | {name: float(np.mean([row[name] for row in found])) for name in found[0]}
 
 
-def _validation(program: Program, size: Size, state: TrainState, tracks: Array) -> dict[str, float]:
+def _validation(program: Program, size: Size, state: TrainState, tracks: Tracks) -> dict[str, float]:
     rows = [program.validate(state, program.frozen, tracks, number) for number in range(size.valid_batches)]
     found = jax.device_get(rows)
     return {f"valid/{name}": float(np.mean([row[name] for row in found])) for name in found[0]}

@@ -163,7 +163,13 @@ def ridge_outputs(
 ) -> list[Float[np.ndarray, "asked outputs"]]:
     """Ridge regression on standardised features with an intercept, for all penalties from one decomposition."""
     scaler = StandardScaler().fit(features.astype(np.float64))
-    u, s, vt = np.linalg.svd(scaler.transform(features), full_matrices=False)
-    along = u.T @ (targets - targets.mean(axis=0))
-    projected = scaler.transform(asked) @ vt.T
-    return [projected @ ((s / (s**2 + p))[:, None] * along) + targets.mean(axis=0) for p in penalties]
+    fitted, centred = scaler.transform(features), targets - targets.mean(axis=0)
+    # The smaller of the two products of the features with themselves: penalties keep it from being singular.
+    if fitted.shape[0] > fitted.shape[1]:
+        values, vectors = np.linalg.eigh(fitted.T @ fitted)
+        along, projected = vectors.T @ (fitted.T @ centred), scaler.transform(asked) @ vectors
+    else:
+        values, vectors = np.linalg.eigh(fitted @ fitted.T)
+        along, projected = vectors.T @ centred, scaler.transform(asked) @ (fitted.T @ vectors)
+    values = np.maximum(values, 0)
+    return [projected @ (along / (values + p)[:, None]) + targets.mean(axis=0) for p in penalties]

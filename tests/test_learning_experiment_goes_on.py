@@ -1,0 +1,91 @@
+"""benchmarks.learning as a command: it stops when its time is up, goes on with the same result, and reports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.learning.controls import mistaken
+from benchmarks.learning.report import JSON, MARKDOWN, PICTURES
+from benchmarks.learning.training import STATE
+
+ARMS = "music2vec; musicHuBERT mfcc; musicHuBERT chroma; musicHuBERT, targets permuted"
+
+
+def learning(folder, *flags):
+    command = [sys.executable, "-m", "benchmarks.learning", "--size=toy", f"--workdir={folder}", f"--arms={ARMS}"]
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, cwd=root, env=dict(os.environ))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was stopped at once, then after some steps, and went on in two processes."""
+    folder = tmp_path_factory.mktemp("learning")
+    stopped = [
+        learning(folder, "--minutes=0.0001", "--processes=1"),
+        learning(folder, "--minutes=0.4", "--processes=1"),
+    ]
+    return folder, stopped, learning(folder, "--processes=2")
+
+
+@pytest.mark.long
+def test_time_that_is_up_ends_it_by_the_code_of_what_goes_on(finished):
+    _, stopped, last = finished
+    assert [one.returncode for one in stopped] == [3, 3], stopped[1].stderr
+    assert "time is up: the same command goes on" in stopped[0].stderr
+    assert last.returncode == 0, last.stderr
+
+
+@pytest.mark.long
+def test_what_was_stopped_ends_as_what_was_not(finished, tmp_path):
+    folder, _, _ = finished
+    alone = learning(tmp_path, "--processes=2")
+    assert alone.returncode == 0, alone.stderr
+    for arm in ARMS.split("; "):
+        one, other = (np.load(place / "runs" / f"{arm}, seed 0" / STATE) for place in (folder, tmp_path))
+        assert str(one["curve"]) == str(other["curve"])
+    one, other = (json.loads((place / JSON).read_text()) for place in (folder, tmp_path))
+    assert one["learned"] == other["learned"] and one["baselines"] == other["baselines"]
+
+
+@pytest.mark.long
+def test_the_report_says_of_each_arm_and_task_whether_it_was_learned(finished):
+    folder, _, last = finished
+    found = json.loads((folder / JSON).read_text())
+    assert set(found["arms"]) == set(ARMS.split("; "))
+    assert set(found["learned"]) == {"music2vec", "musicHuBERT mfcc", "musicHuBERT chroma"}
+    for verdicts in found["learned"].values():
+        for probe in ("linear", "mlp"):
+            assert {verdict["question"] for verdict in verdicts[probe]} == set(found["chance"])
+            assert all(f"learn {v['question']}" in v["words"] or v["learned"] for v in verdicts[probe])
+    # No baseline is left out: front ends, and the codes of each arm that has any.
+    assert {"MFCC", "log-mel", "chroma", "bag of codes, mfcc", "bag of codes, chroma"} <= set(found["baselines"])
+    assert [verdict["target"] for verdict in found["harmony"]["linear"]] == ["musicHuBERT chroma"]
+    text = (folder / MARKDOWN).read_text()
+    assert "did not learn" in text and "| music2vec, step 0 |" in text and "log-mel" in text
+    for picture in PICTURES.values():
+        assert (folder / picture).stat().st_size > 10_000
+    assert "was not shown to learn" in last.stdout
+    # What an arm costs stands beside what it learned.
+    assert all(arm["audio_hours"] > 0 and arm["flop"] > 0 and arm["seconds"][0] > 0 for arm in found["arms"].values())
+
+
+def test_an_arm_that_there_is_not_is_refused(tmp_path):
+    found = learning(tmp_path, "--arms=music3vec")
+    assert found.returncode == 2
+    assert "there is no 'music3vec'; there are music2vec; musicHuBERT mfcc" in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_controls_say_nothing_of_the_clip():
+    targets = np.arange(4 * 50 * 2).reshape(4, 50, 2)
+    permuted = np.asarray(mistaken("permuted", targets, np.arange(4, dtype=np.uint32)))
+    assert all((permuted[n] == targets[n - 1]).all() for n in range(4))
+    first, second = (np.asarray(mistaken("redrawn", targets, np.array([draw], np.uint32))) for draw in (1, 2))
+    assert sorted(map(tuple, first.reshape(-1, 2))) == sorted(map(tuple, targets.reshape(-1, 2)))
+    assert (first == targets).mean() < 0.05 and (first == second).mean() < 0.05

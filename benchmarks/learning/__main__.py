@@ -27,6 +27,7 @@ from benchmarks.learning.report import write
 from benchmarks.learning.settings import SIZES, config_of
 from benchmarks.machine import machine
 from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.programs import keep_programs
 
 say = partial(print, flush=True)
 
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> None:
         probe_on=flags.probe_on and Path(flags.probe_on).expanduser(),
         deadline=began + 60 * flags.minutes if flags.minutes else None,
     )
+    keep_programs()
     material = prepare(experiment, say)
     on_cpu = jax.devices()[0].platform == "cpu"
     processes = flags.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)

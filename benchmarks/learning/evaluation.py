@@ -40,14 +40,14 @@ class Answers(NamedTuple):
     layers: Float[np.ndarray, " layers"]
 
 
-def encoder_windows(objective: Any, params: dict, *, normalize: bool) -> Windows:
-    """Hidden states of all layers."""
-    program = _encoder_program(objective.model, normalize)
+def encoder_windows(objective: Any, params: dict, *, normalize: bool, layer_step: int) -> Windows:
+    """Hidden states of every `layer_step`-th layer from 0, the blocks' input."""
+    program = _encoder_program(objective.model, normalize, layer_step)
     return lambda audio: np.asarray(program(params["encoder"], audio))
 
 
 @functools.cache
-def _encoder_program(model: Any, normalize: bool):
+def _encoder_program(model: Any, normalize: bool, layer_step: int):
     """One program for all encoders of a kind."""
 
     @jax.jit
@@ -57,7 +57,9 @@ def _encoder_program(model: Any, normalize: bool):
         rows, samples = audio.shape
         lengths = jnp.full(rows, samples)
         nowhere = jnp.zeros((rows, 1), jnp.int32)
-        return chosen_states(encoder_with(model, params), audio, lengths, range(model.layers + 1), nowhere, 0)
+        return chosen_states(
+            encoder_with(model, params), audio, lengths, range(0, model.layers + 1, layer_step), nowhere, 0
+        )
 
     return states
 

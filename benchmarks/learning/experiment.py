@@ -206,7 +206,9 @@ def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say
             path = experiment.answers_file(arm, seed, point.number)
             if path.exists():
                 continue
-            windows = encoder_windows(program.objective, point.params, normalize=program.config.data.normalize)
+            windows = encoder_windows(
+                program.objective, point.params, normalize=program.config.data.normalize, layer_step=size.layer_step
+            )
             ends = point.number in (0, size.points - 1)
             answers = _answers(experiment, material, windows, with_mlp=ends)
             write_arrays(path, flat(answers))
@@ -223,16 +225,16 @@ def _answers(experiment: Experiment, material: Material, windows: Windows, *, wi
     answers: dict[str, dict[str, Answers]] = {
         "linear": {name: linear(features[name], asked) for name, asked in material.asked.items()}
     }
-    if with_mlp:
-        epochs = experiment.size.mlp_epochs
+    epochs = experiment.size.mlp_epochs
+    if with_mlp and epochs:
         answers["mlp"] = {name: mlp(features[name], asked, epochs) for name, asked in material.asked.items()}
     return answers
 
 
 def selected(size: Size, names: str | None) -> tuple[Arm, ...]:
-    """The arms of these names, separated by semicolons. UserError: there is no such arm."""
+    """The arms of these names, separated by semicolons, or the size's. UserError: there is no such arm."""
     known: Mapping[str, Arm] = {arm.name: arm for arm in arms(size)}
-    wanted = list(known) if names is None else [name.strip() for name in names.split(";")]
+    wanted = [name.strip() for name in names.split(";")] if names is not None else size.chosen or list(known)
     for name in wanted:
         if name not in known:
             raise UserError(f"--arms: there is no {name!r}; there are {'; '.join(known)}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.learning.experiment import BASELINES, Experiment, Material, bag_name, run_folder
 from benchmarks.learning.questions import chance
-from benchmarks.learning.report import PROBES, Findings, Trained
+from benchmarks.learning.report import Findings, Trained
 from benchmarks.learning.settings import REFERENCE, Arm, config_of
 from benchmarks.learning.store import AllAnswers, nested
 from benchmarks.learning.training import STATE
@@ -34,7 +34,7 @@ def collect(experiment: Experiment, material: Material, about: dict[str, Any]) -
         baselines=baselines,
         chance={name: chance(asked) for name, asked in material.asked.items()},
         learned={arm.name: _learned(experiment, arm, trained, list(material.asked)) for arm in own},
-        harmony={probe: _harmony(own, trained, baselines, probe) for probe in PROBES},
+        harmony={probe: _harmony(own, trained, baselines, probe) for probe in experiment.size.probes},
     )
 
 
@@ -50,7 +50,7 @@ def _learned(experiment: Experiment, arm: Arm, trained: dict[str, Trained], ques
             )
             for question in questions
         ]
-        for probe in PROBES
+        for probe in experiment.size.probes
     }
 
 
@@ -88,7 +88,7 @@ def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
                 ]
                 for question in material.asked
             }
-            for probe in PROBES
+            for probe in experiment.size.probes
         },
         layers={
             question: np.mean([of_seed[-1]["linear"][question].layers for of_seed in answers], axis=0)

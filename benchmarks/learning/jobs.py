@@ -18,6 +18,7 @@ from benchmarks.learning.experiment import (
     run_arm,
 )
 from musicssl_jax.errors import PREEMPTED, TrainingStopped
+from musicssl_jax.programs import keep_programs
 
 Job = Callable[[Experiment, Material], None]
 Say = Callable[[str], None]
@@ -65,6 +66,7 @@ _shared: dict[str, Material] = {}
 def _begin(experiment: Experiment, cores: Any) -> None:
     os.sched_setaffinity(0, {cores.get()})
     os.environ["JAX_PLATFORMS"] = "cpu"
+    keep_programs()
     _shared["material"] = prepare(experiment, lambda _: None)
 
 

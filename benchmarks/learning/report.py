@@ -13,7 +13,6 @@ from benchmarks.learning.verdicts import Condition, Harmony, Learned, Scored
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-PROBES = ("linear", "mlp")
 JSON, MARKDOWN = "learning.json", "learning.md"
 PICTURES = {"scores": "scores.png", "layers": "layers.png", "curves": "curves.png"}
 
@@ -54,6 +53,10 @@ class Findings(NamedTuple):
     @property
     def questions(self) -> list[str]:
         return list(self.chance)
+
+    @property
+    def probes(self) -> list[str]:
+        return list(self.harmony)
 
 
 def write(findings: Findings, folder: Path) -> list[str]:
@@ -96,7 +99,7 @@ def _markdown(findings: Findings) -> Iterator[str]:
     yield "# Does it learn?"
     yield ""
     yield from (f"- {name}: {value}" for name, value in findings.about.items() if not isinstance(value, dict))
-    for probe in PROBES:
+    for probe in findings.probes:
         yield ""
         yield f"## Test scores, {'linear' if probe == 'linear' else 'MLP'} probes"
         yield ""

@@ -34,7 +34,8 @@ class Size:
     fields: of each model's config that are changed. label_sets: name of an arm's targets -> front ends and clusters;
     controlled: the one that musicHuBERT's controls are mistaken about. tracks, track_seconds: of training music.
     probed, probed_seconds: of the music that questions are asked of. points: of evaluation, from step 0 to the last.
-    valid_batches: of held-out clips, at every row of a curve.
+    valid_batches: of held-out clips, at every row of a curve. mlp_epochs: of MLP probes; 0: none. layer_step: every
+    so-manieth layer is probed. chosen: arms by name; none: all.
     """
 
     fields: Mapping[Model, Mapping[str, Any]]
@@ -47,7 +48,14 @@ class Size:
     probed_seconds: float
     points: int = 5
     valid_batches: int = 4
-    mlp_epochs: int = 40
+    mlp_epochs: int = 20
+    layer_step: int = 1
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """That are fitted."""
+        return ("linear", "mlp") if self.mlp_epochs else ("linear",)
 
 
 _TINY_CONV = ((32, 20, 20), (64, 4, 4), (128, 5, 4))
@@ -61,29 +69,36 @@ _WITHOUT_DROPOUT = {
 }
 
 _SMALL = _WITHOUT_DROPOUT | {
-    "steps": 1600,
+    "steps": 2000,
     "precision": "float32",
     "data.crop_seconds": 2.0,
     "batch.clips": 4,
     "batch.per_device": 4,
     "mask.trim_group": 4,
     "model.conv_layers": _TINY_CONV,
-    "model.conv_norm": "layer",
+    "model.conv_norm": "group",
     "model.norm_first": True,
-    "model.width": 128,
-    "model.ffn": 512,
-    "model.layers": 4,
+    "model.width": 64,
+    "model.ffn": 256,
+    "model.layers": 2,
     "model.heads": 4,
     "model.positional_kernel": 32,
     "schedule.warmup": 0.1,
 }
 
 _SMALL_MUSIC2VEC = _SMALL | {
-    "target.top_k": 3,
+    "target.top_k": 2,
+    # Over the clips of a batch, not over time: two seconds are mostly one chord of one instrument, and a norm over
+    # time would take that out of the targets.
+    "target.batch_norm_layer": True,
+    "target.instance_norm_layer": False,
     "teacher.average": "all",
     "teacher.decay": 0.99,
     "teacher.end_decay": 0.999,
-    "teacher.anneal_steps": 800,
+    "teacher.anneal_steps": 1000,
+    "mask.prob": 0.4,
+    "mask.length": 5,
+    "schedule.peak": 1e-3,
     "schedule.hold": 0.6,
     "schedule.decay": 0.3,
 }
@@ -97,12 +112,20 @@ _SMALL_MUSICHUBERT = _SMALL | {
     "schedule.peak": 2e-3,
 }
 
+_BASE = _WITHOUT_DROPOUT | {
+    "steps": 1200,
+    "data.crop_seconds": 5.0,
+    "batch.clips": 64,
+    "batch.per_device": 64,
+    "mask.trim_group": 64,
+    "schedule.warmup": 0.1,
+}
+
 _TOY = {
     "steps": 8,
     "data.crop_seconds": 1.0,
     "model.width": 32,
     "model.ffn": 64,
-    "model.layers": 2,
 }
 
 
@@ -120,7 +143,7 @@ SIZES: dict[str, Size] = {
     # Everything runs, in a minute or two; its scores mean nothing.
     "toy": Size(
         fields={
-            "music2vec": _SMALL_MUSIC2VEC | _TOY | {"target.top_k": 2},
+            "music2vec": _SMALL_MUSIC2VEC | _TOY,
             "musicHuBERT": _SMALL_MUSICHUBERT | _TOY,
         },
         label_sets=_label_sets(8),
@@ -134,6 +157,24 @@ SIZES: dict[str, Size] = {
         valid_batches=1,
         mlp_epochs=2,
     ),
+    # The paper's models on one large GPU: four arms in two commands of nine minutes. 60 hours of music, 7 GB.
+    "base": Size(
+        fields={
+            "music2vec": _BASE | {"teacher.anneal_steps": 600, "schedule.hold": 0.6, "schedule.decay": 0.3},
+            "musicHuBERT": _BASE | {"model.feature_grad_mult": 1.0, "prediction.feature_penalty": 0.0},
+        },
+        label_sets=_label_sets(300),
+        controlled="ensemble",
+        seeds=1,
+        tracks=3600,
+        track_seconds=60.0,
+        probed=256,
+        probed_seconds=10.0,
+        points=3,
+        mlp_epochs=0,
+        layer_step=3,
+        chosen=("music2vec", "musicHuBERT mfcc", "musicHuBERT ensemble", "musicHuBERT, targets permuted"),
+    ),
     # Two cores, under an hour.
     "small": Size(
         fields={"music2vec": _SMALL_MUSIC2VEC, "musicHuBERT": _SMALL_MUSICHUBERT},
@@ -142,7 +183,7 @@ SIZES: dict[str, Size] = {
         seeds=3,
         tracks=200,
         track_seconds=30.0,
-        probed=256,
+        probed=640,
         probed_seconds=8.0,
     ),
 }

@@ -181,7 +181,7 @@ def train(
     folder: Path,
     pause: Callable[[], None] = lambda: None,
 ) -> Iterator[Point]:
-    """Trains with this seed, from what the folder holds, and yields at the points that have not been passed.
+    """Trains with this seed, from what the folder holds, and yields at the point it is at and all that follow.
 
     pause: called after each row of the curve; what it raises ends the run, which goes on from there the next time.
     """
@@ -193,19 +193,20 @@ def train(
     seconds = 0.0
     if (folder / STATE).exists():
         state, curve, seconds = _restore(folder, state)
-    elif stops[0] == 0:
-        yield Point(0, 0, state.params, curve, seconds)
+    begun = int(state.step)
+    if begun in stops:  # saved, but perhaps not looked at any more
+        yield Point(stops.index(begun), begun, state.params, curve, seconds)
     rows: list[dict[str, Array]] = []
-    compiled = False
-    for step in range(int(state.step) + 1, steps + 1):
-        began = time.perf_counter()
+    for step in range(begun + 1, steps + 1):
         state, row = program.advance(state, program.frozen, tracks, seed)
-        jax.block_until_ready(state.step)
-        seconds += (time.perf_counter() - began) * compiled
-        compiled = True
         rows.append(row)
+        if step == begun + 1:  # the time before is the compiler's
+            jax.block_until_ready(row)
+            began = time.perf_counter()
         if step % every and step not in stops:
             continue
+        jax.block_until_ready(row)
+        seconds += time.perf_counter() - began
         curve.append(_mean_row(step, rows) | _validation(program, size, state, held_out))
         rows = []
         if step in stops:
@@ -216,6 +217,7 @@ def train(
         except BaseException:
             _save(folder, state, curve, seconds)
             raise
+        began = time.perf_counter()
 
 
 def _mean_row(step: int, rows: list[dict[str, Array]]) -> dict[str, float]:

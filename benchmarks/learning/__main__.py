@@ -10,6 +10,7 @@ the last one was stopped. docs/learning.md says what is done and by which rules 
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.learning.experiment import Experiment, prepare, selected
+from benchmarks.learning.experiment import Experiment, claim, prepare, selected
 from benchmarks.learning.findings import collect
 from benchmarks.learning.jobs import do_all, jobs_left
 from benchmarks.learning.music import PROBED_SEEDS
@@ -46,13 +47,27 @@ def main(argv: list[str]) -> None:
         probe_on=flags.probe_on and Path(flags.probe_on).expanduser(),
         deadline=began + 60 * flags.minutes if flags.minutes else None,
     )
+    claim(experiment)
     keep_programs()
-    material = prepare(experiment, say)
-    on_cpu = jax.devices()[0].platform == "cpu"
-    processes = flags.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)
-    do_all(experiment, material, jobs_left(experiment, material, say), processes)
-    about = _about(experiment, flags) | {"minutes of this command": round((time.time() - began) / 60, 1)}
+    try:
+        material = prepare(experiment, say)
+        on_cpu = jax.devices()[0].platform == "cpu"
+        processes = flags.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)
+        do_all(experiment, material, jobs_left(experiment, material, say), processes)
+    finally:
+        minutes = _minutes(experiment.folder, (time.time() - began) / 60)
+    about = _about(experiment, flags) | {"took": f"{sum(minutes):.1f} minutes, in {len(minutes)} commands"}
     say(*write(collect(experiment, material, about), experiment.folder), sep="\n")
+
+
+def _minutes(folder: Path, latest: float) -> list[float]:
+    """Of all commands with this folder that had something to do."""
+    file = folder / "minutes.json"
+    known = json.loads(file.read_text()) if file.exists() else []
+    if folder.exists() and latest > 0.5:
+        known.append(latest)
+        file.write_text(json.dumps(known))
+    return known
 
 
 def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
@@ -65,7 +80,8 @@ def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
         "size": flags.size,
         "machine": machine(["jax", "flax", "optax", "numpy", "scikit-learn"]),
         "device": jax.devices()[0].device_kind,
-        "seeds": experiment.seeds,
+        "seeds": str(experiment.seeds),
+        "layer step": size.layer_step,
         "trained on": flags.train_on or f"{size.tracks} musicbox tracks of {size.track_seconds:g} s",
         "probed on": probed,
         "each arm": f"{config.steps} updates of {config.batch.clips} clips of {config.data.crop_seconds:g} s",

@@ -42,6 +42,7 @@ BASELINES = {"MFCC": "mfcc39", "log-mel": "logmel229", "chroma": "chroma24", "CQ
 """Front ends that stand in the table themselves."""
 
 MUSIC, PROBED, CODEBOOKS, ANSWERS, RUNS = "music.npz", "probed.npz", "codebooks.npz", "answers", "runs"
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,27 @@ class Material(NamedTuple):
     guessing: dict[tuple[str, int], float]
 
 
+def claim(experiment: Experiment) -> None:
+    """Writes what the folder is of. UserError: it is of another experiment, whose files would be mixed with these."""
+    size = {name: value for name, value in vars(experiment.size).items() if name not in ("seeds", "chosen")}
+    wanted = {"size": size, "tracks": experiment.tracks}
+    wanted |= {name: str(getattr(experiment, name) or "musicbox") for name in ("train_on", "probe_on")}
+    described = json.loads(json.dumps(wanted))
+    file = experiment.folder / SETTINGS
+    if not file.exists():
+        experiment.folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(described, indent=1))
+    elif json.loads(file.read_text()) != described:
+        raise UserError(
+            f"{experiment.folder} holds an experiment of another size, or on other music ({file}): give another "
+            "--workdir"
+        )
+
+
 def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
     """Renders or reads the music and fits the codebooks, unless the folder holds them."""
     size, rate = experiment.size, experiment.grid.sample_rate
     began = time.monotonic()
-
-    def music() -> dict[str, np.ndarray]:
-        if experiment.train_on:
-            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate)
-        held_out = max(4, size.tracks // 10)
-        return {
-            "training": training_tracks(TRAINING_SEED, size.tracks, size.track_seconds, rate),
-            "validation": training_tracks(VALIDATION_SEED, held_out, size.track_seconds, rate),
-        }
 
     def probed() -> dict[str, np.ndarray]:
         seed = PROBED_SEEDS[experiment.tracks]
@@ -122,8 +131,17 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
             "truths": np.array(json.dumps(truths)),
         }
 
-    tracks = once(experiment.folder / MUSIC, music)
+    def music() -> dict[str, np.ndarray]:
+        if experiment.train_on:
+            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate)
+        held_out = max(4, size.tracks // 10)
+        return {
+            "training": training_tracks(TRAINING_SEED, size.tracks, size.track_seconds, rate),
+            "validation": training_tracks(VALIDATION_SEED, held_out, size.track_seconds, rate),
+        }
+
     asked_of = once(experiment.folder / PROBED, probed)
+    tracks = once(experiment.folder / MUSIC, music)
     waveforms = np.split(asked_of["samples"], np.cumsum(asked_of["lengths"])[:-1])
     asked = ask(json.loads(str(asked_of["truths"])), [len(waveform) / rate for waveform in waveforms])
     if not asked:

@@ -98,7 +98,7 @@ def _rows(findings: Findings, probe: str) -> Iterator[tuple[str, dict[str, Score
 def _markdown(findings: Findings) -> Iterator[str]:
     yield "# Does it learn?"
     yield ""
-    yield from (f"- {name}: {value}" for name, value in findings.about.items() if not isinstance(value, dict))
+    yield from (f"- {name}: {value}" for name, value in findings.about.items() if isinstance(value, str))
     for probe in findings.probes:
         yield ""
         yield f"## Test scores, {'linear' if probe == 'linear' else 'MLP'} probes"
@@ -232,7 +232,7 @@ def _draw_scores(findings: Findings, path: Path) -> None:
             panel.plot(1.12 + 0.03 * number, scored.score, marks.get(name, "o"), color="black", ms=5, mfc="none")
         panel.axhline(findings.chance[question], color="grey", ls="--", lw=0.8)
         panel.set_title(question, fontsize=10)
-        panel.set_xlabel("share of training", fontsize=8)
+        panel.set_xticks([0, 0.5, 1], ["step 0", "half", "end of training"])
         panel.tick_params(labelsize=8)
     key = panels[len(findings.questions)]
     for arm in findings.arms:
@@ -258,7 +258,7 @@ def _draw_layers(findings: Findings, path: Path) -> None:
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k"
             )
         panel.set_yticks(range(len(findings.questions)), findings.questions, fontsize=7)
-        panel.set_xticks(range(values.shape[1]))
+        panel.set_xticks(range(values.shape[1]), [n * findings.about["layer step"] for n in range(values.shape[1])])
         panel.tick_params(axis="x", labelsize=7)
         panel.set_title(arm.name, fontsize=9)
         panel.set_xlabel("layer", fontsize=8)

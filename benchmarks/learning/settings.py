@@ -147,7 +147,7 @@ SIZES: dict[str, Size] = {
             "musicHuBERT": _SMALL_MUSICHUBERT | _TOY,
         },
         label_sets=_label_sets(8),
-        controlled="ensemble",
+        controlled="mfcc",
         seeds=1,
         tracks=8,
         track_seconds=4.0,

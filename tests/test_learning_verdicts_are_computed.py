@@ -51,6 +51,7 @@ def ended(arm, tracks, held_out, folder, **fields):
     return condition(last.curve, program.config.objective, program.config.collapse, guessing)
 
 
+@pytest.mark.long
 def test_an_arm_that_memorises_is_called_so(music, tmp_path):
     """Four clips of one second, again and again, while held-out clips are of other tracks."""
     _, held_out = music
@@ -59,6 +60,7 @@ def test_an_arm_that_memorises_is_called_so(music, tmp_path):
     assert found.name == MEMORISES, found
 
 
+@pytest.mark.long
 def test_an_arm_whose_teacher_says_the_same_of_every_frame_is_called_collapsed(music, tmp_path):
     """Nothing normalises its targets, and the teacher is the student itself."""
     fields = {
@@ -71,11 +73,13 @@ def test_an_arm_whose_teacher_says_the_same_of_every_frame_is_called_collapsed(m
     assert found.name == COLLAPSED, found
 
 
+@pytest.mark.long
 def test_an_arm_that_hears_only_how_common_labels_are_is_called_guessing(music, tmp_path):
     found = ended(dataclasses.replace(MFCC, control="redrawn"), *music, tmp_path)
     assert found.name == GUESSES, found
 
 
+@pytest.mark.long
 def test_an_arm_that_learns_is_called_healthy(music, tmp_path):
     found = ended(MFCC, *music, tmp_path)
     assert found.name == HEALTHY, found

@@ -26,8 +26,16 @@ PROBED_SEEDS = {"tuning": 101, "reporting": 202}
 Track = tuple[Float[np.ndarray, " samples"], Mapping[str, Any]]
 """Waveform, and what is known of it."""
 
-FIELDS = {"file": str, "key": str, "mode": str, "bpm": (int, float), "beats": list, "pitch": int, "family": str}
+_NUMBER = (int, float)
+FIELDS = {"file": str, "key": str, "mode": str, "bpm": _NUMBER, "pitch": int, "family": str}
 """Of a line of a labelled folder's .jsonl, and their types; other fields are passed over."""
+LISTS: dict[str, dict[str, Any]] = {
+    "beats": {},
+    "chords": {"start": _NUMBER, "end": _NUMBER, "root": str, "quality": str},
+    "notes": {"onset": _NUMBER, "duration": _NUMBER, "pitch": int, "instrument": str, "role": str},
+    "solos": {"start": _NUMBER},
+}
+"""Fields that are lists: of numbers, or of objects with at least these fields."""
 
 
 def training_tracks(
@@ -107,14 +115,31 @@ def _row(where: str, line: str) -> dict[str, Any]:
         raise UserError(f"{where}: this is not JSON ({error})") from None
     if not isinstance(row, dict) or "file" not in row:
         raise UserError(f'{where}: want an object with a "file"')
-    for name, kind in FIELDS.items():
-        if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
-            raise UserError(f"{where}: {name} is {row[name]!r}, which is no {_called(kind)}")
+    _check_types(where, row, FIELDS)
+    if row.get("bpm", 1) <= 0:
+        raise UserError(f"{where}: bpm is {row['bpm']}, and has to be above 0")
+    for name, fields in LISTS.items():
+        entries = row.get(name, [])
+        if not isinstance(entries, list):
+            raise UserError(f"{where}: {name} is {entries!r}, which is no list")
+        for entry in entries:
+            if not fields:
+                _check_types(where, {name: entry}, {name: _NUMBER})
+            elif not isinstance(entry, dict) or not fields.keys() <= entry.keys():
+                raise UserError(f"{where}: {name} holds {entry!r}: want objects with {', '.join(fields)}")
+            else:
+                _check_types(f"{where}, {name}", entry, fields)
     return row
 
 
+def _check_types(where: str, row: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    for name, kind in fields.items():
+        if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
+            raise UserError(f"{where}: {name} is {row[name]!r}, which is no {_called(kind)}")
+
+
 def _called(kind: type | tuple) -> str:
-    return {str: "text", int: "whole number", list: "list"}.get(kind, "number")  # type: ignore[arg-type]
+    return {str: "text", int: "whole number"}.get(kind, "number")  # type: ignore[arg-type]
 
 
 def _read(path: Path, where: str, sample_rate: int, seconds: float) -> Float[np.ndarray, " samples"]:

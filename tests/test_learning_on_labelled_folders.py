@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.learning.evaluation import front_end_windows, linear, pooled
+from benchmarks.learning.evaluation import Heard, front_end_frames, linear, pooled
 from benchmarks.learning.music import folder_pieces, read_folder
 from benchmarks.learning.questions import ask, chance
 from musicssl_jax.errors import UserError
@@ -42,7 +42,7 @@ def test_notes_are_asked_for_pitch_and_instrument_and_nothing_else(notes):
     assert {len(waveform) for waveform in waveforms} == {round(0.7 * RATE)}
     asked = ask(truths, [0.7] * len(waveforms))
     assert set(asked) == {"pitch", "instrument"}
-    features = pooled(front_end_windows("logmel229", GRID), waveforms, asked, GRID, RATE)
+    features = pooled(Heard(front_end_frames("logmel229", GRID), RATE), waveforms, asked, GRID)
     for name, one in asked.items():
         assert features[name].shape == (1, 80, 229)
         assert linear(features[name], one).score > chance(one) + 0.2

@@ -1,14 +1,13 @@
 """What features know: pooled over the windows of every question, then probed."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.learning.music import Track
 from benchmarks.learning.questions import Asked
 from musicssl_jax.frozen_encoder import chosen_states
 from musicssl_jax.mir.pooling import pool_spans
@@ -16,7 +15,7 @@ from musicssl_jax.mir.probes import bootstrap_by_group, probe
 from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Kind, Problem, blank_test
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.mir.probing.training import Probe, train_probes
-from musicssl_jax.models.encoder import encoder_with
+from musicssl_jax.models.encoder import NORMALIZE_EPSILON, encoder_with
 from musicssl_jax.shapes import Float
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.front_ends import make_front_end
@@ -26,8 +25,16 @@ MLP_RATE = 1e-3
 BATCH = 16
 """Windows that are encoded at once."""
 
-Frames = Float[np.ndarray, "layers T D"]
-Windows = Callable[[Float[np.ndarray, "B N"]], Float[np.ndarray, "layers B T D"]]
+Frames = Callable[[Float[np.ndarray, "B N"]], Float[np.ndarray, "layers B T D"]]
+
+
+class Heard(NamedTuple):
+    """What gives features. samples: of a window that it hears at a time. normalize: whether tracks come to it with zero
+    mean and unit variance."""
+
+    frames: Frames
+    samples: int
+    normalize: bool = False
 
 
 class Answers(NamedTuple):
@@ -40,45 +47,42 @@ class Answers(NamedTuple):
     layers: Float[np.ndarray, " layers"]
 
 
-def encoder_windows(objective: Any, params: dict, *, normalize: bool, layer_step: int) -> Windows:
+def encoder_frames(objective: Any, params: dict, layer_step: int) -> Frames:
     """Hidden states of every `layer_step`-th layer from 0, the blocks' input."""
-    program = _encoder_program(objective.model, normalize, layer_step)
+    program = _encoder_program(objective.model, layer_step)
     return lambda audio: np.asarray(program(params["encoder"], audio))
 
 
 @functools.cache
-def _encoder_program(model: Any, normalize: bool, layer_step: int):
+def _encoder_program(model: Any, layer_step: int):
     """One program for all encoders of a kind."""
 
     @jax.jit
     def states(params, audio):
-        if normalize:
-            audio = (audio - audio.mean(1, keepdims=True)) / (audio.std(1, keepdims=True) + 1e-5)
         rows, samples = audio.shape
         lengths = jnp.full(rows, samples)
         nowhere = jnp.zeros((rows, 1), jnp.int32)
-        return chosen_states(
-            encoder_with(model, params), audio, lengths, range(0, model.layers + 1, layer_step), nowhere, 0
-        )
+        layers = range(0, model.layers + 1, layer_step)
+        return chosen_states(encoder_with(model, params), audio, lengths, layers, nowhere, 0)
 
     return states
 
 
-def front_end_windows(name: str, grid: FrameGrid) -> Windows:
+def front_end_frames(name: str, grid: FrameGrid) -> Frames:
     """Frames of a front end, one layer."""
     program = _front_end_program(name, grid)
     return lambda audio: np.asarray(program(audio))[None]
 
 
-def code_windows(sets: Mapping[str, Float[np.ndarray, "K W"]], grid: FrameGrid) -> Windows:
+def code_frames(sets: Mapping[str, Float[np.ndarray, "K W"]], grid: FrameGrid) -> Frames:
     """One-hot labels of all label sets, one layer: a window's mean is a bag of codes. sets: centroids by front end."""
     programs = {name: _front_end_program(name, grid) for name in sets}
 
-    def windows(audio):
+    def frames(audio):
         hot = [jax.nn.one_hot(assign(sets[name], programs[name](audio)), len(sets[name])) for name in sets]
         return np.concatenate(hot, axis=-1)[None]
 
-    return windows
+    return frames
 
 
 @functools.cache
@@ -97,49 +101,39 @@ def _front_end_program(name: str, grid: FrameGrid):
 
 
 def pooled(
-    windows: Windows,
-    tracks: Sequence[Float[np.ndarray, " samples"]],
-    asked: Mapping[str, Asked],
-    grid: FrameGrid,
-    size: int,
+    heard: Heard, tracks: Sequence[Float[np.ndarray, " samples"]], asked: Mapping[str, Asked], grid: FrameGrid
 ) -> dict[str, Float[np.ndarray, "layers windows D"]]:
-    """By question, the mean frame of each of its windows, as evaluation pools. size: samples that are heard at a time;
-    the end of a track that is no whole window is heard with silence behind."""
+    """By question, the mean frame of each of its windows, as evaluation pools. The end of a track that is no whole
+    window is heard with silence behind."""
     found: dict[str, list] = {name: [] for name in asked}
-    for number, (frames, times) in enumerate(_frames(windows, tracks, grid, size)):
+    for number, (frames, times) in enumerate(_of_tracks(heard, tracks, grid)):
         for name, one in asked.items():
             means_and_deviations = pool_spans(frames, times, one.spans[number])
             found[name].append(means_and_deviations[..., : frames.shape[-1]])
     return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
 
 
-def _frames(windows: Windows, tracks: Iterable, grid: FrameGrid, size: int):
+def _of_tracks(heard: Heard, tracks: Sequence[Float[np.ndarray, " samples"]], grid: FrameGrid):
     """Frames of each track and their centres in seconds; as many windows at a time as fill a batch."""
+    size = heard.samples
+    counts = [-(-len(track) // size) for track in tracks]
     waiting: list[np.ndarray] = []
-    owners: list[tuple[int, int]] = []  # samples, windows of each track that waits
-
-    def flush():
+    first = 0  # of the tracks that wait
+    for number, track in enumerate(tracks):
+        if heard.normalize:
+            track = (track - track.mean()) / np.sqrt(track.var() + NORMALIZE_EPSILON)
+        waiting.append(np.pad(track, (0, counts[number] * size - len(track))).reshape(-1, size).astype(np.float32))
+        if sum(map(len, waiting)) < BATCH and number + 1 < len(tracks):
+            continue
         rows = np.concatenate(waiting)
         filled = np.pad(rows, ((0, -len(rows) % BATCH), (0, 0)))
-        states = np.concatenate([windows(part) for part in np.split(filled, len(filled) // BATCH)], axis=1)
-        first = 0
-        for samples, count in owners:
-            mine = states[:, first : first + count]
-            first += count
-            starts = np.arange(count)[:, None] * size + np.arange(mine.shape[2]) * grid.hop + grid.centre
-            inside = starts.ravel() < max(samples, grid.centre + 1)
+        states = np.concatenate([heard.frames(part) for part in np.split(filled, len(filled) // BATCH)], axis=1)
+        for one in range(first, number + 1):
+            mine, states = states[:, : counts[one]], states[:, counts[one] :]
+            starts = np.arange(counts[one])[:, None] * size + np.arange(mine.shape[2]) * grid.hop + grid.centre
+            inside = starts.ravel() < max(len(tracks[one]), grid.centre + 1)
             yield mine.reshape(len(mine), -1, mine.shape[-1])[:, inside], starts.ravel()[inside] / grid.sample_rate
-        waiting.clear()
-        owners.clear()
-
-    for track in tracks:
-        count = -(-len(track) // size)
-        waiting.append(np.pad(track, (0, count * size - len(track))).reshape(count, size).astype(np.float32))
-        owners.append((len(track), count))
-        if sum(map(len, waiting)) >= BATCH:
-            yield from flush()
-    if waiting:
-        yield from flush()
+        waiting, first = [], number + 1
 
 
 def linear(features: Float[np.ndarray, "layers windows D"], asked: Asked) -> Answers:
@@ -194,9 +188,3 @@ class _InMemory:
 
     def layer(self, index: int) -> Float[np.ndarray, "rows D"]:
         return self.features[index]
-
-
-def prepared(tracks: Iterable[Track]) -> tuple[list[np.ndarray], list[Mapping[str, Any]]]:
-    """Waveforms and truths."""
-    waveforms, truths = zip(*tracks, strict=True)
-    return list(waveforms), list(truths)

@@ -12,10 +12,11 @@ import numpy as np
 
 from benchmarks.learning.evaluation import (
     Answers,
-    Windows,
-    code_windows,
-    encoder_windows,
-    front_end_windows,
+    Frames,
+    Heard,
+    code_frames,
+    encoder_frames,
+    front_end_frames,
     linear,
     mlp,
     pooled,
@@ -184,14 +185,14 @@ def _codebooks(experiment: Experiment, tracks: np.ndarray, say: Callable[[str], 
     return found
 
 
-def baselines(experiment: Experiment, material: Material) -> dict[str, Windows]:
+def baselines(experiment: Experiment, material: Material) -> dict[str, Frames]:
     """What stands beside the arms: front ends, and each arm's own codes as bags."""
-    found = {name: front_end_windows(target, experiment.grid) for name, target in BASELINES.items()}
+    found = {name: front_end_frames(target, experiment.grid) for name, target in BASELINES.items()}
     for arm in experiment.arms:
         if arm.targets and not arm.control:
             labelled = zip(arm.targets, arm.clusters, strict=True)
             sets = {target: material.codebooks[target, clusters] for target, clusters in labelled}
-            found[bag_name(arm)] = code_windows(sets, experiment.grid)
+            found[bag_name(arm)] = code_frames(sets, experiment.grid)
     return found
 
 
@@ -204,8 +205,10 @@ def probe_baseline(experiment: Experiment, material: Material, name: str, say: C
     """Asks all questions of a baseline, unless that is done."""
     path = experiment.baseline_file(name)
     if not path.exists():
-        windows = baselines(experiment, material)[name]
-        write_arrays(path, flat(_answers(experiment, material, windows, with_mlp=True)))
+        # At once as much as there is: a front end has no length that it was trained on.
+        whole = round(experiment.size.probed_seconds * experiment.grid.sample_rate)
+        heard = Heard(baselines(experiment, material)[name], whole)
+        write_arrays(path, flat(_answers(experiment, material, heard, with_mlp=True)))
         say(f"{name}: probed")
 
 
@@ -224,11 +227,10 @@ def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say
             path = experiment.answers_file(arm, seed, point.number)
             if path.exists():
                 continue
-            windows = encoder_windows(
-                program.objective, point.params, normalize=program.config.data.normalize, layer_step=size.layer_step
-            )
+            frames = encoder_frames(program.objective, point.params, size.layer_step)
+            heard = Heard(frames, experiment.window, program.config.data.normalize)
             ends = point.number in (0, size.points - 1)
-            answers = _answers(experiment, material, windows, with_mlp=ends)
+            answers = _answers(experiment, material, heard, with_mlp=ends)
             write_arrays(path, flat(answers))
             scores = ", ".join(f"{name} {one.score:.2f}" for name, one in answers["linear"].items())
             say(f"{arm.name}, seed {seed}, step {point.step} ({point.seconds:.0f} s): {scores}")
@@ -238,8 +240,8 @@ def run_folder(experiment: Experiment, arm: Arm, seed: int) -> Path:
     return experiment.folder / RUNS / f"{arm.name}, seed {seed}"
 
 
-def _answers(experiment: Experiment, material: Material, windows: Windows, *, with_mlp: bool) -> AllAnswers:
-    features = pooled(windows, material.waveforms, material.asked, experiment.grid, experiment.window)
+def _answers(experiment: Experiment, material: Material, heard: Heard, *, with_mlp: bool) -> AllAnswers:
+    features = pooled(heard, material.waveforms, material.asked, experiment.grid)
     answers: dict[str, dict[str, Answers]] = {
         "linear": {name: linear(features[name], asked) for name, asked in material.asked.items()}
     }

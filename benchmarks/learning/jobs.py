@@ -1,10 +1,11 @@
 """The work that is left, and its doing: one after the other, or side by side in processes on cores of their own."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from benchmarks.learning.experiment import (
@@ -64,10 +65,19 @@ _shared: dict[str, Material] = {}
 
 
 def _begin(experiment: Experiment, cores: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.sched_setaffinity(0, {cores.get()})
     os.environ["JAX_PLATFORMS"] = "cpu"
     keep_programs()
     _shared["material"] = prepare(experiment, lambda _: None)
+
+
+def _end_with_parent() -> None:
+    """A job takes minutes, and a command that was killed cannot end its processes."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(experiment: Experiment, job: Job) -> bool:

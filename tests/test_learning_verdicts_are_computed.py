@@ -1,88 +1,23 @@
 """The verdicts of benchmarks.learning follow from scores and curves by the rules of docs/learning.md: arms that were
 planted to memorise, to collapse and to guess are called by their names, and every rule of learning counts."""
 
-import dataclasses
-
-import jax
 import numpy as np
 import pytest
 
-from benchmarks.learning.music import training_tracks
-from benchmarks.learning.settings import SIZES, Arm
-from benchmarks.learning.training import fit_centroids, make_program, on_device, train
-from benchmarks.learning.verdicts import (
-    COLLAPSED,
-    GUESSES,
-    HEALTHY,
-    MEMORISES,
-    Scored,
-    compare,
-    condition,
-    judge,
-    judge_harmony,
-    over_seeds,
-)
-from musicssl_jax.parallel import make_mesh
-
-MFCC = Arm("musicHuBERT mfcc", "musicHuBERT", ("mfcc39",), (8,))
-MUSIC2VEC = Arm("music2vec", "music2vec")
-STEPS = 240
+from benchmarks.learning.planted import PLANTED, planted_music, run_planted
+from benchmarks.learning.verdicts import Scored, compare, judge, judge_harmony, over_seeds
 
 
 @pytest.fixture(scope="module")
 def music():
-    return training_tracks(1, 24, 4.0, 16_000), training_tracks(2, 4, 4.0, 16_000)
-
-
-def ended(arm, tracks, held_out, folder, **fields):
-    """How a small run with these fields ends."""
-    toy = SIZES["toy"]
-    changed = {"steps": STEPS, "model.width": 64, "model.ffn": 128} | fields
-    size = dataclasses.replace(toy, fields={arm.model: dict(toy.fields[arm.model]) | changed})
-    mesh = make_mesh(1, 1)
-    with jax.set_mesh(mesh):
-        codebooks, guessing = {}, {}
-        for target, clusters in zip(arm.targets, arm.clusters, strict=True):
-            config = make_program(MUSIC2VEC, toy, {}, mesh).config
-            codebooks[target, clusters], guessing[target] = fit_centroids(target, clusters, config, tracks, mesh)
-        program = make_program(arm, size, codebooks, mesh)
-        music = (on_device(pcm, program.margin) for pcm in (tracks, held_out))
-        *_, last = train(program, size, 0, *music, folder)
-    return condition(last.curve, program.config.objective, program.config.collapse, guessing)
+    return planted_music()
 
 
 @pytest.mark.long
-def test_an_arm_that_memorises_is_called_so(music, tmp_path):
-    """Four clips of one second, again and again, while held-out clips are of other tracks."""
-    _, held_out = music
-    clips = music[0][:4, 16_000:32_000]
-    found = ended(MFCC, clips, held_out, tmp_path)
-    assert found.name == MEMORISES, found
-
-
-@pytest.mark.long
-def test_an_arm_whose_teacher_says_the_same_of_every_frame_is_called_collapsed(music, tmp_path):
-    """Nothing normalises its targets, and the teacher is the student itself."""
-    fields = {
-        "target.instance_norm_layer": False,
-        "teacher.decay": 0.0,
-        "teacher.end_decay": 0.0,
-        "schedule.peak": 3e-3,
-    }
-    found = ended(MUSIC2VEC, *music, tmp_path, **fields)
-    assert found.name == COLLAPSED, found
-
-
-@pytest.mark.long
-def test_an_arm_that_hears_only_how_common_labels_are_is_called_guessing(music, tmp_path):
-    found = ended(dataclasses.replace(MFCC, control="redrawn"), *music, tmp_path)
-    assert found.name == GUESSES, found
-
-
-@pytest.mark.long
-def test_an_arm_that_learns_is_called_healthy(music, tmp_path):
-    found = ended(MFCC, *music, tmp_path)
-    assert found.name == HEALTHY, found
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_run_is_called_what_it_is(name, music, tmp_path):
+    found, _ = run_planted(PLANTED[name], music, tmp_path)
+    assert found.name == PLANTED[name].ends, found.why
 
 
 def scored(mean, spread=0.01, seed=0):

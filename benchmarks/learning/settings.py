@@ -155,7 +155,7 @@ SIZES: dict[str, Size] = {
         probed_seconds=8.0,
         points=3,
         valid_batches=1,
-        mlp_epochs=2,
+        mlp_epochs=0,
     ),
     # The paper's models on one large GPU: four arms in two commands of nine minutes. 60 hours of music, 7 GB.
     "base": Size(

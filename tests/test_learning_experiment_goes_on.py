@@ -1,18 +1,21 @@
 """benchmarks.learning as a command: it stops when its time is up, goes on with the same result, and reports."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
-from benchmarks.learning.controls import mistaken
+from benchmarks.learning.controls import with_other
 from benchmarks.learning.report import JSON, MARKDOWN, PICTURES
-from benchmarks.learning.training import STATE
+from benchmarks.learning.settings import SIZES, Arm
+from benchmarks.learning.training import STATE, make_crops, make_program, on_device
+from musicssl_jax.parallel import make_mesh
 
 ARMS = "music2vec; musicHuBERT mfcc; musicHuBERT, targets permuted"
 
@@ -89,12 +92,37 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path):
     assert "holds an experiment of another size, or on other music" in found.stderr
 
 
-def test_controls_say_nothing_of_the_clip():
-    targets = jnp.arange(4 * 50 * 2).reshape(4, 50, 2)
-    permuted = np.asarray(mistaken("permuted", targets, jnp.arange(4, dtype=jnp.uint32)))
-    assert all((permuted[n] == targets[n - 1]).all() for n in range(4))
-    first, second = (np.asarray(mistaken("redrawn", targets, jnp.array([draw], jnp.uint32))) for draw in (1, 2))
-    assert (first[..., 1] == first[..., 0] + 1).all()  # whole targets of frames
-    clip, frame = np.divmod(first[..., 0] // 2, 50)
-    assert all(set(clip[n].tolist()) == {0, 1, 2, 3} - {n} for n in range(4))
-    assert len(np.unique(frame)) > 40 and (first == second).mean() < 0.05
+@pytest.mark.parametrize("model", ["music2vec", "musicHuBERT"])
+@pytest.mark.parametrize("control", ["permuted", "redrawn"])
+def test_controls_are_given_nothing_of_the_clip(model, control):
+    """Their targets stay the same whatever the clip is, and change with the other crops."""
+    size = SIZES["toy"]
+    labelled = (("mfcc39",), (4,)) if model == "musicHuBERT" else ((), ())
+    arm = Arm("control", model, *labelled, control)
+    tracks = np.random.default_rng(0).integers(-3000, 3000, (6, 32_000)).astype(np.int16)
+    mesh = make_mesh(1, 1)
+    with jax.set_mesh(mesh):
+        codebooks = {("mfcc39", 4): np.random.default_rng(1).normal(size=(4, 39)).astype(np.float32) * 30}
+        program = make_program(arm, size, codebooks, mesh)
+        music = on_device(tracks, program.margin)
+        crops = make_crops(program.config, program.margin)
+        clips, same, others = (
+            {name: column[0] for name, column in crops(music, 0, step).items()} for step in (1, 2, 3)
+        )
+        state = program.init(0)
+
+        def targets(batch, other):
+            batch = with_other(batch, other) | {"draw": clips["draw"]}
+            if model == "musicHuBERT":
+                return np.asarray(program.objective.labels(program.frozen, batch))
+            return np.asarray(program.objective.targets(state.params, state.teacher, None, None, batch))
+
+        given = targets(clips, others)
+        assert (given == targets(same, others)).all()
+        assert (given != targets(clips, same)).mean() > 0.1
+        # Whole in time, or each frame from anywhere.
+        own = make_program(dataclasses.replace(arm, control=None), size, codebooks, mesh).objective
+        if model == "musicHuBERT":
+            wanted = np.asarray(own.labels(program.frozen, others))
+            assert (given == wanted).all() == (control == "permuted")
+            assert sorted(given.ravel()) == sorted(wanted.ravel())

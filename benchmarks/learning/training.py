@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from benchmarks.learning.controls import with_control
+from benchmarks.learning.controls import with_control, with_other
 from benchmarks.learning.settings import Arm, Size, config_of
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.shapes import Array, Float, Int16, Shaped
@@ -26,6 +26,7 @@ from musicssl_jax.training.state import TrainState
 from musicssl_jax.training.step import make_train_step, make_valid_step, sharded_state
 
 STATE = "state.npz"
+OTHER_STEPS = 1 << 24
 LOG_POINTS = 40
 """Rows of a run's curves; each is the mean of the steps since the one before."""
 
@@ -70,6 +71,8 @@ def make_program(arm: Arm, size: Size, codebooks: dict[tuple[str, int], np.ndarr
     frozen = target_sets(fronts, [*(codebooks[one] for one in labelled), *regressed], mesh)
     margin = max((front.margin for front in fronts), default=0)
     crops = make_crops(config, margin)
+    if arm.control:
+        crops = _with_other_crops(crops)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(state, frozen, tracks, seed):
@@ -133,6 +136,11 @@ def make_crops(config: Any, margin: int) -> Crops:
         return {name: column[None] for name, column in batch.items()}
 
     return crops
+
+
+def _with_other_crops(crops: Crops) -> Crops:
+    """For controls: beside each batch another one, of steps that no run comes to."""
+    return lambda tracks, seed, step: with_other(crops(tracks, seed, step), crops(tracks, seed, step + OTHER_STEPS))
 
 
 def fit_centroids(

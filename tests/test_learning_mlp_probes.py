@@ -9,7 +9,8 @@ from benchmarks.learning.evaluation import mlp
 from benchmarks.learning.questions import Asked
 from musicssl_jax.mir.probes import Task, accuracy, split_by_group
 
-TRACKS, PER_TRACK, CLASSES = 60, 6, 3
+TRACKS, PER_TRACK, CLASSES = 100, 6, 3
+EPOCHS = 100
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def features(asked):
 
 
 def test_what_is_not_linear_is_found_in_its_layer(features, asked):
-    found = mlp(features, asked, 20)
+    found = mlp(features, asked, EPOCHS)
     assert found.score > 0.9 and found.layer == 1
     assert found.layers.shape == (3,) and found.layers.argmax() == 1
     low, high = np.quantile(found.draws, [0.025, 0.975])
@@ -45,7 +46,7 @@ def test_test_labels_are_not_seen(features, asked):
     test = asked.parts.test
     shuffled[test] = np.roll(shuffled[test], 1)
     other = asked._replace(task=dataclasses.replace(asked.task, labels=shuffled))
-    ours, theirs = mlp(features, asked, 20), mlp(features, other, 20)
+    ours, theirs = mlp(features, asked, EPOCHS), mlp(features, other, EPOCHS)
     assert theirs.layer == ours.layer and (theirs.layers == ours.layers).all()
     assert theirs.score < 0.6 < ours.score
 
@@ -55,6 +56,6 @@ def test_windows_of_a_track_decide_together(features, asked):
     task = dataclasses.replace(asked.task, labels=labels, per_group=True)
     per_track = np.random.default_rng(3).standard_normal((1, len(labels), 4))
     per_track[0, np.arange(len(labels)), labels] += 1.0  # a window alone is often wrong
-    found = mlp(per_track, asked._replace(task=task), 20)
-    alone = mlp(per_track, asked._replace(task=dataclasses.replace(task, per_group=False)), 20)
+    found = mlp(per_track, asked._replace(task=task), EPOCHS)
+    alone = mlp(per_track, asked._replace(task=dataclasses.replace(task, per_group=False)), EPOCHS)
     assert found.score > alone.score

@@ -1,11 +1,27 @@
 """The verdicts of benchmarks.learning follow from scores and curves by the rules of docs/learning.md: arms that were
 planted to memorise, to collapse and to guess are called by their names, and every rule of learning counts."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks.learning.planted import PLANTED, planted_music, run_planted
-from benchmarks.learning.verdicts import Scored, compare, judge, judge_harmony, over_seeds
+from benchmarks.learning.settings import SIZES, Arm, config_of
+from benchmarks.learning.verdicts import (
+    COLLAPSED,
+    DIVERGED,
+    GUESSES,
+    HEALTHY,
+    MEMORISES,
+    Scored,
+    compare,
+    condition,
+    judge,
+    judge_harmony,
+    over_seeds,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +67,14 @@ def test_each_rule_of_learning_counts(course, controls, said):
     assert said in found.words
 
 
+@pytest.mark.parametrize("absent", list(LOW))
+def test_nothing_is_learned_without_both_controls(absent):
+    controls = {name: control for name, control in LOW.items() if name != absent}
+    found = judge("pitch", RISING, controls)
+    assert not found.learned
+    assert found.words.startswith(f"cannot be said to have learned pitch, for want of {absent}: +0.400")
+
+
 def test_apart_means_intervals_that_do_not_overlap():
     """A difference whose own interval is above 0 is not enough."""
     one, other = scored(0.53), scored(0.5)
@@ -89,3 +113,65 @@ def test_harmony_is_more_than_mfcc_targets_and_own_codes_hear_and_loses_nothing(
     found = judge_harmony("chroma", scores(CHROMA_SCORES | arm), reference, scores(CODES_SCORES | codes))
     assert found.hears == hears, found.words
     assert ("was not shown" in found.words) == (not hears)
+
+
+@pytest.mark.parametrize("absent", ["chords", "beats"])
+def test_harmony_is_not_heard_where_it_was_not_asked(absent):
+    asked = {name: scored(mean) for name, mean in CHROMA_SCORES.items() if name != absent}
+    low = {name: scored(0.01) for name in asked}
+    found = judge_harmony("chroma", asked, low, low)
+    assert not found.hears and f"{absent} was not asked" in found.words
+
+
+LIMITS = SimpleNamespace(**config_of(Arm("music2vec", "music2vec"), SIZES["toy"]).collapse, used=0.02)
+DATA2VEC = {
+    "loss": 2.0,
+    "target/spread": 0.7,
+    "prediction/spread": 0.5,
+    "target/positional_share": 0.1,
+    "prediction/swap_gap": 1.0,
+}
+HUBERT = {"loss": 1.0, "a/used": 0.9, "a/loss": 1.0, "a/accuracy": 0.8, "a/copy_accuracy": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "name"),
+    [
+        ({}, {}, HEALTHY),
+        ({"target/spread": 0.09}, {}, COLLAPSED),
+        ({"prediction/spread": 0.009}, {}, COLLAPSED),
+        ({"target/positional_share": 0.71}, {}, COLLAPSED),
+        ({"prediction/swap_gap": 0.019}, {}, COLLAPSED),
+        ({"prediction/swap_gap": 0.021}, {"prediction/swap_gap": 0.0}, HEALTHY),
+        ({}, {"prediction/swap_gap": 0.51}, HEALTHY),
+        ({}, {"prediction/swap_gap": 0.49}, MEMORISES),
+        ({"loss": math.nan}, {}, DIVERGED),
+        ({}, {"loss": math.inf}, DIVERGED),
+    ],
+)
+def test_how_a_music2vec_run_ended(own, others, name):
+    assert condition(curve_of(DATA2VEC | own, DATA2VEC | others), "data2vec", LIMITS, {}).name == name
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "name"),
+    [
+        ({}, {}, HEALTHY),
+        ({"a/used": 0.01}, {}, COLLAPSED),
+        ({"a/loss": 1.95}, {}, GUESSES),
+        ({"a/loss": 1.93}, {}, HEALTHY),
+        ({}, {"a/accuracy": 0.41}, HEALTHY),
+        ({}, {"a/accuracy": 0.39}, MEMORISES),
+        ({"loss": math.nan}, {}, DIVERGED),
+    ],
+)
+def test_how_a_musichubert_run_ended(own, others, name):
+    found = condition(curve_of(HUBERT | own, HUBERT | others), "hubert", LIMITS, {"a": 2.0})
+    assert found.name == name, found.why
+
+
+def curve_of(own, others):
+    """Ten rows, of which the last two count."""
+    row = {("train/loss" if name == "loss" else name): value for name, value in own.items()}
+    row |= {f"valid/{name}": value for name, value in others.items()}
+    return [dict.fromkeys(row, 0.0)] * 8 + [row] * 2

@@ -20,12 +20,13 @@ from typing import Any
 
 import jax
 
-from benchmarks.learning.experiment import Experiment, claim, prepare, selected
+from benchmarks.learning.experiment import SETTINGS, Experiment, claim, prepare, selected
 from benchmarks.learning.findings import collect
 from benchmarks.learning.jobs import do_all, jobs_left
 from benchmarks.learning.music import PROBED_SEEDS
 from benchmarks.learning.report import write
 from benchmarks.learning.settings import SIZES, config_of
+from benchmarks.learning.store import write_whole
 from benchmarks.machine import machine
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.programs import keep_programs
@@ -47,12 +48,14 @@ def main(argv: list[str]) -> None:
         probe_on=flags.probe_on and Path(flags.probe_on).expanduser(),
         deadline=began + 60 * flags.minutes if flags.minutes else None,
     )
-    claim(experiment)
+    if (experiment.folder / SETTINGS).exists():
+        claim(experiment)
     keep_programs()
     try:
         material = prepare(experiment, say)
         on_cpu = jax.devices()[0].platform == "cpu"
-        processes = flags.processes or (len(os.sched_getaffinity(0)) if on_cpu else 1)
+        cores = len(os.sched_getaffinity(0))
+        processes = min(flags.processes or cores, cores) if on_cpu else 1
         do_all(experiment, material, jobs_left(experiment, material, say), processes)
     finally:
         minutes = _minutes(experiment.folder, (time.time() - began) / 60)
@@ -66,7 +69,7 @@ def _minutes(folder: Path, latest: float) -> list[float]:
     known = json.loads(file.read_text()) if file.exists() else []
     if folder.exists() and latest > 0.5:
         known.append(latest)
-        file.write_text(json.dumps(known))
+        write_whole(file, json.dumps(known).encode())
     return known
 
 
@@ -76,6 +79,7 @@ def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
         f"{size.probed} musicbox tracks of {size.probed_seconds:g} s, of instruments that training never heard, seed "
         f"{PROBED_SEEDS[flags.tracks]} ({flags.tracks})"
     )
+    same = experiment.train_on == experiment.probe_on
     return {
         "size": flags.size,
         "machine": machine(["jax", "flax", "optax", "numpy", "scikit-learn"]),
@@ -84,6 +88,7 @@ def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
         "layer step": size.layer_step,
         "trained on": flags.train_on or f"{size.tracks} musicbox tracks of {size.track_seconds:g} s",
         "probed on": probed,
+        **({"note": "training heard the tracks that are probed"} if flags.train_on and same else {}),
         "each arm": f"{config.steps} updates of {config.batch.clips} clips of {config.data.crop_seconds:g} s",
         "fields": {model: dict(fields) for model, fields in size.fields.items()},
     }
@@ -94,15 +99,29 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--workdir", default="runs/learning", help="folder of all that is made (default %(default)s)")
     parser.add_argument("--size", choices=SIZES, default="small", help="of everything (default %(default)s)")
     parser.add_argument("--arms", help="some of the arms and controls, by name, separated by semicolons")
-    parser.add_argument("--seeds", type=int, help="of each arm (default: as the size says)")
+    parser.add_argument("--seeds", type=_at_least_one, help="of each arm (default: as the size says)")
     parser.add_argument(
         "--tracks", choices=PROBED_SEEDS, default="reporting", help="tuning: those that settings were chosen by"
     )
     parser.add_argument("--train_on", help="a folder of music to train on, instead of musicbox")
     parser.add_argument("--probe_on", help="a folder of labelled music to ask about, instead of musicbox")
-    parser.add_argument("--minutes", type=float, help="after which it stops, to go on another time")
-    parser.add_argument("--processes", type=int, help="side by side, on CPUs (default: as many as there are cores)")
+    parser.add_argument("--minutes", type=_positive, help="after which it stops, to go on another time")
+    parser.add_argument(
+        "--processes", type=_at_least_one, help="side by side, on CPUs (default: as many as there are cores)"
+    )
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> float:
+    if not (number := float(text)) > 0:
+        raise ValueError
+    return number
 
 
 if __name__ == "__main__":

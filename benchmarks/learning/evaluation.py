@@ -16,7 +16,7 @@ from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Kind, Problem, 
 from musicssl_jax.mir.probing.settings import Settings
 from musicssl_jax.mir.probing.training import Probe, train_probes
 from musicssl_jax.models.encoder import NORMALIZE_EPSILON, encoder_with
-from musicssl_jax.shapes import Float
+from musicssl_jax.shapes import Float, Int
 from musicssl_jax.targets.filter_bank import FrameGrid
 from musicssl_jax.targets.front_ends import make_front_end
 from musicssl_jax.targets.kmeans import assign
@@ -25,7 +25,8 @@ MLP_RATE = 1e-3
 BATCH = 16
 """Windows that are encoded at once."""
 
-Frames = Callable[[Float[np.ndarray, "B N"]], Float[np.ndarray, "layers B T D"]]
+Frames = Callable[[Float[np.ndarray, "B N"], Int[np.ndarray, " B"]], Float[np.ndarray, "layers B T D"]]
+"""(windows, how many samples of each are audio) -> frames; what is behind the audio is silence."""
 
 
 class Heard(NamedTuple):
@@ -50,7 +51,7 @@ class Answers(NamedTuple):
 def encoder_frames(objective: Any, params: dict, layer_step: int) -> Frames:
     """Hidden states of every `layer_step`-th layer from 0, the blocks' input."""
     program = _encoder_program(objective.model, layer_step)
-    return lambda audio: np.asarray(program(params["encoder"], audio))
+    return lambda audio, lengths: np.asarray(program(params["encoder"], audio, lengths))
 
 
 @functools.cache
@@ -58,10 +59,8 @@ def _encoder_program(model: Any, layer_step: int):
     """One program for all encoders of a kind."""
 
     @jax.jit
-    def states(params, audio):
-        rows, samples = audio.shape
-        lengths = jnp.full(rows, samples)
-        nowhere = jnp.zeros((rows, 1), jnp.int32)
+    def states(params, audio, lengths):
+        nowhere = jnp.zeros((len(audio), 1), jnp.int32)
         layers = range(0, model.layers + 1, layer_step)
         return chosen_states(encoder_with(model, params), audio, lengths, layers, nowhere, 0)
 
@@ -71,14 +70,14 @@ def _encoder_program(model: Any, layer_step: int):
 def front_end_frames(name: str, grid: FrameGrid) -> Frames:
     """Frames of a front end, one layer."""
     program = _front_end_program(name, grid)
-    return lambda audio: np.asarray(program(audio))[None]
+    return lambda audio, _: np.asarray(program(audio))[None]
 
 
 def code_frames(sets: Mapping[str, Float[np.ndarray, "K W"]], grid: FrameGrid) -> Frames:
     """One-hot labels of all label sets, one layer: a window's mean is a bag of codes. sets: centroids by front end."""
     programs = {name: _front_end_program(name, grid) for name in sets}
 
-    def frames(audio):
+    def frames(audio, _):
         hot = [jax.nn.one_hot(assign(sets[name], programs[name](audio)), len(sets[name])) for name in sets]
         return np.concatenate(hot, axis=-1)[None]
 
@@ -103,8 +102,7 @@ def _front_end_program(name: str, grid: FrameGrid):
 def pooled(
     heard: Heard, tracks: Sequence[Float[np.ndarray, " samples"]], asked: Mapping[str, Asked], grid: FrameGrid
 ) -> dict[str, Float[np.ndarray, "layers windows D"]]:
-    """By question, the mean frame of each of its windows, as evaluation pools. The end of a track that is no whole
-    window is heard with silence behind."""
+    """By question, the mean frame of each of its windows, as evaluation pools."""
     found: dict[str, list] = {name: [] for name in asked}
     for number, (frames, times) in enumerate(_of_tracks(heard, tracks, grid)):
         for name, one in asked.items():
@@ -126,8 +124,12 @@ def _of_tracks(heard: Heard, tracks: Sequence[Float[np.ndarray, " samples"]], gr
         if sum(map(len, waiting)) < BATCH and number + 1 < len(tracks):
             continue
         rows = np.concatenate(waiting)
-        filled = np.pad(rows, ((0, -len(rows) % BATCH), (0, 0)))
-        states = np.concatenate([heard.frames(part) for part in np.split(filled, len(filled) // BATCH)], axis=1)
+        ends = [len(tracks[one]) - at * size for one in range(first, number + 1) for at in range(counts[one])]
+        lengths = np.clip(ends, grid.receptive_field, size)  # of less than a frame there is one, all the same
+        more = -len(rows) % BATCH
+        rows, lengths = np.pad(rows, ((0, more), (0, 0))), np.pad(lengths, (0, more), constant_values=size)
+        batches = zip(np.split(rows, len(rows) // BATCH), np.split(lengths, len(rows) // BATCH), strict=True)
+        states = np.concatenate([heard.frames(*batch) for batch in batches], axis=1)
         for one in range(first, number + 1):
             mine, states = states[:, : counts[one]], states[:, counts[one] :]
             starts = np.arange(counts[one])[:, None] * size + np.arange(mine.shape[2]) * grid.hop + grid.centre

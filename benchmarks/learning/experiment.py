@@ -1,9 +1,11 @@
 """The experiment: music, codebooks, baselines, and each arm with each seed, trained and probed at its points."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +35,7 @@ from benchmarks.learning.music import (
 )
 from benchmarks.learning.questions import Asked, ask
 from benchmarks.learning.settings import Arm, Size, arms, config_of
-from benchmarks.learning.store import AllAnswers, flat, once, write_arrays
+from benchmarks.learning.store import AllAnswers, flat, once, write_arrays, write_whole
 from benchmarks.learning.training import fit_centroids, make_program, on_device, train
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 from musicssl_jax.parallel import make_mesh
@@ -42,7 +44,7 @@ from musicssl_jax.targets.filter_bank import FrameGrid, frame_grid
 BASELINES = {"MFCC": "mfcc39", "log-mel": "logmel229", "chroma": "chroma24", "CQT": "cqt84"}
 """Front ends that stand in the table themselves."""
 
-MUSIC, PROBED, CODEBOOKS, ANSWERS, RUNS = "music.npz", "probed.npz", "codebooks.npz", "answers", "runs"
+MUSIC, PROBED, CODEBOOKS, ANSWERS, RUNS = "music.npz", "probed.npz", "codebooks", "answers", "runs"
 SETTINGS = "settings.json"
 
 
@@ -100,17 +102,24 @@ def claim(experiment: Experiment) -> None:
     """Writes what the folder is of. UserError: it is of another experiment, whose files would be mixed with these."""
     size = {name: value for name, value in vars(experiment.size).items() if name not in ("seeds", "chosen")}
     wanted = {"size": size, "tracks": experiment.tracks}
-    wanted |= {name: str(getattr(experiment, name) or "musicbox") for name in ("train_on", "probe_on")}
-    described = json.loads(json.dumps(wanted))
+    wanted |= {name: _identity(getattr(experiment, name)) for name in ("train_on", "probe_on")}
+    described = json.dumps(wanted, indent=1)
     file = experiment.folder / SETTINGS
     if not file.exists():
-        experiment.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(described, indent=1))
-    elif json.loads(file.read_text()) != described:
+        write_whole(file, described.encode())
+    elif file.read_text() != described:
         raise UserError(
             f"{experiment.folder} holds an experiment of another size, or on other music ({file}): give another "
             "--workdir"
         )
+
+
+def _identity(folder: Path | None) -> str:
+    """Of a folder's music: where it is, and what its lists say."""
+    if folder is None:
+        return "musicbox"
+    lists = b"".join(path.read_bytes() for path in sorted(folder.glob("*.jsonl")))
+    return f"{folder.resolve()}, lists {hashlib.sha256(lists).hexdigest()[:12]}"
 
 
 def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
@@ -134,7 +143,7 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
 
     def music() -> dict[str, np.ndarray]:
         if experiment.train_on:
-            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate)
+            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate, say)
         held_out = max(4, size.tracks // 10)
         return {
             "training": training_tracks(TRAINING_SEED, size.tracks, size.track_seconds, rate),
@@ -142,47 +151,44 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
         }
 
     asked_of = once(experiment.folder / PROBED, probed)
-    tracks = once(experiment.folder / MUSIC, music)
     waveforms = np.split(asked_of["samples"], np.cumsum(asked_of["lengths"])[:-1])
-    asked = ask(json.loads(str(asked_of["truths"])), [len(waveform) / rate for waveform in waveforms])
+    asked = ask(json.loads(str(asked_of["truths"])), [len(waveform) / rate for waveform in waveforms], say=say)
     if not asked:
-        raise UserError(
-            f"{experiment.probe_on}: no question can be asked: want at least five files with answers, not all the same"
-        )
+        raise UserError(f"{experiment.probe_on or experiment.folder}: there is no question that its tracks answer")
+    experiment.pause()
+    tracks = once(experiment.folder / MUSIC, music)
+    claim(experiment)
     say(f"music: {_hours(tracks['training'], rate):.2f} h to train on, {len(waveforms)} tracks to probe")
-    books = once(experiment.folder / CODEBOOKS, lambda: _codebooks(experiment, tracks["training"], say))
+    books, entropies = {}, {}
+    for target, clusters in _label_sets(experiment.arms):
+        experiment.pause()
+        book = once(
+            experiment.folder / CODEBOOKS / f"{target}, {clusters}.npz",
+            partial(_codebook, experiment, target, clusters, tracks["training"], say),
+        )
+        books[target, clusters], entropies[target, clusters] = book["centroids"], float(book["entropy"])
     say(f"prepared in {time.monotonic() - began:.0f} s")
-    named = {tuple(name.split("|")): array for name, array in books.items()}
-    return Material(
-        tracks["training"],
-        tracks["validation"],
-        waveforms,
-        asked,
-        {(target, int(clusters)): array for (kind, target, clusters), array in named.items() if kind == "centroids"},
-        {
-            (target, int(clusters)): float(array)
-            for (kind, target, clusters), array in named.items()
-            if kind == "entropy"
-        },
-    )
+    return Material(tracks["training"], tracks["validation"], waveforms, asked, books, entropies)
+
+
+def _label_sets(arms: Sequence[Arm]) -> list[tuple[str, int]]:
+    """(front end, clusters) of all arms."""
+    return sorted({one for arm in arms for one in zip(arm.targets, arm.clusters, strict=True)})
 
 
 def _hours(tracks: np.ndarray, rate: int) -> float:
     return tracks.size / rate / 3600
 
 
-def _codebooks(experiment: Experiment, tracks: np.ndarray, say: Callable[[str], None]) -> dict[str, np.ndarray]:
-    found = {}
+def _codebook(
+    experiment: Experiment, target: str, clusters: int, tracks: np.ndarray, say: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    say(f"codebook: {clusters} clusters of {target}")
+    [arm, *_] = [arm for arm in experiment.arms if target in arm.targets]
     mesh = make_mesh(1, 1)
     with jax.set_mesh(mesh):
-        for arm in experiment.arms:
-            for target, clusters in zip(arm.targets, arm.clusters, strict=True):
-                name = f"{target}|{clusters}"
-                if f"centroids|{name}" not in found:
-                    say(f"codebook: {clusters} clusters of {target}")
-                    centroids, entropy = fit_centroids(target, clusters, config_of(arm, experiment.size), tracks, mesh)
-                    found |= {f"centroids|{name}": centroids, f"entropy|{name}": np.array(entropy)}
-    return found
+        centroids, entropy = fit_centroids(target, clusters, config_of(arm, experiment.size), tracks, mesh)
+    return {"centroids": centroids, "entropy": np.array(entropy)}
 
 
 def baselines(experiment: Experiment, material: Material) -> dict[str, Frames]:
@@ -227,6 +233,7 @@ def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say
             path = experiment.answers_file(arm, seed, point.number)
             if path.exists():
                 continue
+            experiment.pause()
             frames = encoder_frames(program.objective, point.params, size.layer_step)
             heard = Heard(frames, experiment.window, program.config.data.normalize)
             ends = point.number in (0, size.points - 1)

@@ -8,6 +8,8 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import Any
 
+import jax
+
 from benchmarks.learning.experiment import (
     Experiment,
     Material,
@@ -67,7 +69,7 @@ _shared: dict[str, Material] = {}
 def _begin(experiment: Experiment, cores: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.sched_setaffinity(0, {cores.get()})
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     keep_programs()
     _shared["material"] = prepare(experiment, lambda _: None)
 

@@ -1,6 +1,7 @@
 """The music: what is trained on, in memory, and what questions are asked of."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -70,23 +71,32 @@ def _as_pcm(waveform: Float[np.ndarray, " samples"]) -> Int16[np.ndarray, " samp
 
 
 def folder_pieces(
-    folder: Path, sample_rate: int, track_seconds: float, crop_seconds: float
+    folder: Path, sample_rate: int, track_seconds: float, crop_seconds: float, say: Callable[[str], None]
 ) -> dict[str, Int16[np.ndarray, "tracks samples"]]:
-    """A folder's files, as `read_folder` finds them, as PCM16 pieces of one length to train on: `track_seconds`, or the
-    length of the shortest file that is no shorter than a crop. Every tenth file is for validation.
+    """A folder's files, as `read_folder` finds them, as PCM16 pieces of one length to train on; every tenth file is for
+    validation. The length is the longest, up to `track_seconds`, of which three quarters of the music are whole pieces.
 
-    UserError: as `read_folder`; there are not two files as long as a crop.
+    `say` is told what is left out. UserError: as `read_folder`; there are not two files as long as a crop.
     """
-    every = [waveform for waveform, _ in read_folder(folder, sample_rate, 3600.0)]
-    files = [waveform for waveform in every if len(waveform) >= crop_seconds * sample_rate]
-    if len(files) < 2:
+    files = [_as_pcm(waveform) for waveform, _ in read_folder(folder, sample_rate, math.inf)]
+    lengths = np.array([len(file) for file in files])
+    longest = round(track_seconds * sample_rate)
+    candidates = np.unique(np.minimum(lengths[lengths >= crop_seconds * sample_rate], longest))
+    if (lengths >= crop_seconds * sample_rate).sum() < 2:
         raise UserError(f"{folder}: want at least two files of {crop_seconds:g} s or more to train on")
-    size = min(round(track_seconds * sample_rate), *map(len, files))
+    kept = np.array([(lengths // size * size).sum() for size in candidates]) / lengths.sum()
+    enough = np.flatnonzero(kept >= min(0.75, kept.max()))[-1]
+    size, files = int(candidates[enough]), [file for file in files if len(file) >= candidates[enough]]
+    say(
+        f"{folder}: {len(files)} of {len(lengths)} files in pieces of {size / sample_rate:.2f} s, "
+        f"{kept[enough]:.0%} of the music"
+    )
 
     def pieces(chosen: list[np.ndarray]) -> np.ndarray:
-        cut = [file[at : at + size] for file in chosen for at in range(0, len(file) - size + 1, size)]
-        return np.stack([_as_pcm(piece) for piece in cut])
+        return np.stack([file[at : at + size] for file in chosen for at in range(0, len(file) - size + 1, size)])
 
+    if len(files) < 2:
+        raise UserError(f"{folder}: want at least two files of {size / sample_rate:.2f} s or more to train on")
     return {
         "training": pieces([file for number, file in enumerate(files) if number % 10 != 1]),
         "validation": pieces(files[1::10]),
@@ -96,16 +106,32 @@ def folder_pieces(
 def read_folder(folder: Path, sample_rate: int, seconds: float) -> Iterator[Track]:
     """The first `seconds` of every file that the folder's .jsonl files name, one channel at `sample_rate`; its line.
 
-    UserError: no .jsonl, a line that is none, a field of another type, audio that is missing or cannot be read.
+    UserError: no .jsonl, no line in it, one that is none, a field of another type, a file that is named twice (its
+    copies would be in several parts of a split), audio that is missing, cannot be read or is not finite.
     """
     lists = sorted(folder.glob("*.jsonl"))
     if not lists:
         raise UserError(f"{folder} holds no .jsonl file: want lines such as " + '{"file": "a.wav", "key": "C"}')
+    seen: dict[Path, str] = {}
     for path in lists:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_text(path).split("\n"), 1):
+            where = f"{path}, line {number}"
             if line.strip():
-                row = _row(f"{path}, line {number}", line)
-                yield _read(folder / row["file"], f"{path}, line {number}", sample_rate, seconds), row
+                row = _row(where, line)
+                file = (folder / row["file"]).resolve()
+                if file in seen:
+                    raise UserError(f"{where}: {row['file']} has been named before ({seen[file]})")
+                seen[file] = where
+                yield _read(file, where, sample_rate, seconds), row
+    if not seen:
+        raise UserError(f"{folder}: its .jsonl files name no audio")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
 
 
 def _row(where: str, line: str) -> dict[str, Any]:
@@ -116,7 +142,7 @@ def _row(where: str, line: str) -> dict[str, Any]:
     if not isinstance(row, dict) or "file" not in row:
         raise UserError(f'{where}: want an object with a "file"')
     _check_types(where, row, FIELDS)
-    if row.get("bpm", 1) <= 0:
+    if not 0 < row.get("bpm", 1) < math.inf:
         raise UserError(f"{where}: bpm is {row['bpm']}, and has to be above 0")
     for name, fields in LISTS.items():
         entries = row.get(name, [])
@@ -149,9 +175,12 @@ def _read(path: Path, where: str, sample_rate: int, seconds: float) -> Float[np.
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            waveform = file.read(round(seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
+            frames = -1 if seconds == math.inf else round(seconds * rate)
+            waveform = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
     except (OSError, soundfile.LibsndfileError) as error:
         raise UserError(f"{where}: cannot read {path}: {error}") from None
     if len(waveform) < rate / 10:
         raise UserError(f"{where}: {path} is shorter than a tenth of a second")
+    if not np.isfinite(waveform).all():
+        raise UserError(f"{where}: {path} holds values that are no numbers")
     return soxr.resample(waveform, rate, sample_rate, quality="HQ") if rate != sample_rate else waveform

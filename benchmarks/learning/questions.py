@@ -12,6 +12,8 @@ from musicssl_jax.mir.probes import Parts, Score, Task, accuracy, split_by_group
 from musicssl_jax.shapes import Float, Int
 
 VALID_SHARE, TEST_SHARE = 0.2, 0.4
+LEAST_TRACKS = 10
+"""That answer a question: of so many, two are in validation and four in test."""
 BEAT_SECONDS = 0.08
 """Length of the windows on beats, and of those halfway between them."""
 
@@ -38,11 +40,19 @@ def _notes(field: str, of_file: str) -> Callable[[Truth, float], list[Example]]:
 
     def examples(truth: Truth, seconds: float) -> list[Example]:
         if "notes" in truth:
-            solo = [note for note in truth["notes"] if note["role"] == "solo"]
+            solo = [n for n in truth["notes"] if n["role"] == "solo" and n["onset"] + n["duration"] <= seconds]
             return [(note["onset"], note["onset"] + note["duration"], note[field]) for note in solo]
         return [(0.0, seconds, truth[of_file])] if of_file in truth else []
 
     return examples
+
+
+_SHARPS = {"Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#", "Cb": "B", "Fb": "E", "E#": "F", "B#": "C"}
+
+
+def _tonic(name: str) -> str:
+    """One name for each of the twelve."""
+    return _SHARPS.get(name, name)
 
 
 def _track(label: Callable[[Truth], Any], field: str) -> Callable[[Truth, float], list[Example]]:
@@ -53,7 +63,7 @@ def _chords(truth: Truth, seconds: float) -> list[Example]:
     """Major and minor chords, without those that a single melody only hints at."""
     alone = {solo["start"] for solo in truth.get("solos", [])}
     return [
-        (chord["start"], chord["end"], f"{chord['root']} {chord['quality']}")
+        (chord["start"], chord["end"], f"{_tonic(chord['root'])} {chord['quality']}")
         for chord in truth.get("chords", [])
         if chord["quality"] in ("maj", "min") and chord["start"] not in alone and chord["end"] <= seconds
     ]
@@ -69,7 +79,7 @@ def _beats(truth: Truth, seconds: float) -> list[Example]:
 QUESTIONS = (
     Question("pitch", _notes("pitch", "pitch"), "class", accuracy),
     Question("instrument", _notes("instrument", "family"), "class", accuracy),
-    Question("key", _track(lambda truth: truth["key"], "key"), "class", accuracy, per_track=True),
+    Question("key", _track(lambda truth: _tonic(truth["key"]), "key"), "class", accuracy, per_track=True),
     Question("mode", _track(lambda truth: truth["mode"], "mode"), "class", accuracy, per_track=True),
     Question("chords", _chords, "class", accuracy),
     Question("tempo", _track(lambda truth: np.log(truth["bpm"]), "bpm"), "number", r2_score, per_track=True),
@@ -85,21 +95,30 @@ class Asked(NamedTuple):
     spans: list[Float[np.ndarray, "windows 2"]]
 
 
-def ask(truths: Sequence[Truth], seconds: Sequence[float], *, seed: int = 0) -> dict[str, Asked]:
-    """The questions that the tracks have answers to: at least two different ones, in training and in test.
+def ask(
+    truths: Sequence[Truth], seconds: Sequence[float], *, seed: int = 0, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Asked]:
+    """The questions that enough tracks answer, and not all alike; `say` is told which are left out, and why.
 
     Tracks are split into 40% training, 20% validation and 40% test (`seed`).
     """
     asked = {}
     for question in QUESTIONS:
         examples = [question.examples(*track) for track in zip(truths, seconds, strict=True)]
-        labels = [label for of_track in examples for _, _, label in of_track]
+        labels = np.array([label for of_track in examples for _, _, label in of_track])
         groups = np.repeat(np.arange(len(examples)), [len(of_track) for of_track in examples])
-        if len(set(groups.tolist())) < 5 or len(set(labels)) < 2:
+        answering = len(np.unique(groups))
+        if answering < LEAST_TRACKS:
+            say(f"{question.name} is not asked: {answering} tracks answer it, and {LEAST_TRACKS} are needed")
             continue
         parts = split_by_group(groups, valid=VALID_SHARE, test=TEST_SHARE, seed=seed)
+        # One class in validation is a poor judge; one number there, or one answer elsewhere, is none.
+        judging = parts if question.kind == "number" else (parts.train, parts.test)
+        if any(len(np.unique(labels[part])) < 2 for part in judging):
+            say(f"{question.name} is not asked: all tracks of a part of the split answer alike")
+            continue
         spans = [np.array([example[:2] for example in of_track]).reshape(-1, 2) for of_track in examples]
-        task = Task(question.name, np.array(labels), groups, question.kind, question.score, question.per_track)
+        task = Task(question.name, labels, groups, question.kind, question.score, question.per_track)
         asked[question.name] = Asked(task, parts, spans)
     return asked
 

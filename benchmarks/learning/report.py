@@ -1,6 +1,7 @@
 """What came out, as JSON, Markdown and pictures."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class Findings(NamedTuple):
 
 def write(findings: Findings, folder: Path) -> list[str]:
     """Writes all files into the folder; gives what a terminal shows."""
-    (folder / JSON).write_text(json.dumps(_json(findings), indent=1), encoding="utf-8")
+    (folder / JSON).write_text(json.dumps(_finite(_json(findings)), indent=1, allow_nan=False), encoding="utf-8")
     text = "\n".join(_markdown(findings))
     (folder / MARKDOWN).write_text(text + "\n", encoding="utf-8")
     _draw_scores(findings, folder / PICTURES["scores"])
@@ -76,7 +77,8 @@ def _summary(findings: Findings) -> Iterator[str]:
     yield ""
     for arm in findings.arms:
         ended = ", ".join(one.name for one in arm.conditions)
-        yield f"{arm.name}: {ended}"
+        seconds = ", ".join(f"{value:.0f}" for value in arm.seconds)
+        yield f"{arm.name}: {ended}; heard {arm.audio_hours:.2f} h in {seconds} device seconds"
         for probe, verdicts in findings.learned.get(arm.name, {}).items():
             yes = ", ".join(verdict.question for verdict in verdicts if verdict.learned) or "nothing"
             no = ", ".join(verdict.question for verdict in verdicts if not verdict.learned) or "nothing"
@@ -135,7 +137,7 @@ def _markdown(findings: Findings) -> Iterator[str]:
     for arm in findings.arms:
         seconds = ", ".join(f"{value:.0f}" for value in arm.seconds)
         ended = ", ".join(one.name for one in arm.conditions)
-        why = arm.conditions[0].why
+        why = "; ".join(one.why for one in arm.conditions)
         yield f"| {arm.name} | {arm.audio_hours:.2f} | {arm.flop / 1e15:.3g} | {seconds} | {ended} | {why} |"
     yield ""
     yield from (f"![{name}]({file})" for name, file in PICTURES.items())
@@ -181,6 +183,15 @@ def _json(findings: Findings) -> dict[str, Any]:
         },
         "harmony": {probe: verdicts(found) for probe, found in findings.harmony.items()},
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain_tuple(value: Any) -> Any:

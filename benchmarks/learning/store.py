@@ -1,5 +1,7 @@
 """Files of the experiment's folder: each is there whole or not at all, so that the same command goes on."""
 
+import io
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,10 +23,16 @@ def once(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """An npz file."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_whole(path, content.getbuffer())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Several processes may write the same at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        np.savez(file, **arrays)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
     unfinished.replace(path)
 
 

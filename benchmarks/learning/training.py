@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from benchmarks.learning.controls import with_control, with_other
 from benchmarks.learning.settings import Arm, Size, config_of
+from benchmarks.learning.store import write_arrays
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.shapes import Array, Float, Int16, Shaped
 from musicssl_jax.targets.filter_bank import frame_grid
@@ -240,13 +241,9 @@ def _validation(program: Program, size: Size, state: TrainState, tracks: Tracks)
 
 
 def _save(folder: Path, state: TrainState, curve: list, seconds: float) -> None:
-    """Whole or not at all: the curve goes into the same file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The curve goes into the same file, so that the two never part."""
     leaves = {str(n): np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(state))}
-    unfinished = folder / f".{STATE}"
-    with unfinished.open("wb") as file:
-        np.savez(file, curve=json.dumps(curve), seconds=seconds, **leaves)
-    unfinished.replace(folder / STATE)
+    write_arrays(folder / STATE, leaves | {"curve": np.array(json.dumps(curve)), "seconds": np.array(seconds)})
 
 
 def _restore(folder: Path, state: TrainState) -> tuple[TrainState, list, float]:

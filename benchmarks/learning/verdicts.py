@@ -18,7 +18,7 @@ GUESSING = 0.97  # of what guessing by frequency costs: a loss above it has lear
 GENERALISES = 0.5  # of what it knows of training clips, that it has to know of others
 LEAST_GAP = 0.1  # of the loss: the swap gap at which predictions are plainly of their own clip
 
-HEALTHY, COLLAPSED, MEMORISES, GUESSES = "healthy", "collapsed", "memorises", "guesses"
+HEALTHY, COLLAPSED, MEMORISES, GUESSES, DIVERGED = "healthy", "collapsed", "memorises", "guesses", "diverged"
 
 
 class Scored(NamedTuple):
@@ -55,13 +55,18 @@ def compare(one: Scored, other: Scored) -> Comparison:
     return Comparison(one.score - other.score, low, high, one.interval[0] > other.interval[1])
 
 
+CONTROLS = ("targets redrawn", "targets permuted")
+
+
 class Learned(NamedTuple):
-    """Whether an arm learned what a question asks for. gains: over its step 0 and over each control. rise: of the score
+    """Whether an arm learned what a question asks for. gains: over its step 0 and over each control. missing: controls
+    that were not trained, without which nothing is learned. rise: of the score
     over the whole of training by the straight line through all points, and its 95% interval."""
 
     question: str
     learned: bool
     gains: dict[str, Comparison]
+    missing: list[str]
     rise: tuple[float, float, float]
 
     @property
@@ -71,10 +76,13 @@ class Learned(NamedTuple):
         rise = f"rises by {self.rise[0]:+.3f} ({self.rise[1]:+.3f} to {self.rise[2]:+.3f})"
         if self.learned:
             return f"learned {self.question}: {', '.join(shown)}; {rise}"
-        missing = [f"not apart from {name} ({_signed(gain)})" for name, gain in self.gains.items() if not gain.apart]
+        reasons = [f"not apart from {name} ({_signed(gain)})" for name, gain in self.gains.items() if not gain.apart]
         if not self.rise[1] > 0:
-            missing.append(f"does not rise over training ({self.rise[1]:+.3f} to {self.rise[2]:+.3f})")
-        return f"did not learn {self.question}: {', '.join(missing)}"
+            reasons.append(f"does not rise over training ({self.rise[1]:+.3f} to {self.rise[2]:+.3f})")
+        if reasons:
+            return f"did not learn {self.question}: {', '.join(reasons)}"
+        untrained = " and ".join(self.missing)
+        return f"cannot be said to have learned {self.question}, for want of {untrained}: {', '.join(shown)}; {rise}"
 
 
 def judge(question: str, course: Sequence[Scored], controls: Mapping[str, Scored]) -> Learned:
@@ -84,9 +92,10 @@ def judge(question: str, course: Sequence[Scored], controls: Mapping[str, Scored
     """
     gains = {"its step 0": compare(course[-1], course[0])}
     gains |= {name: compare(course[-1], control) for name, control in controls.items()}
-    rise = (_slope([point.score for point in course]), *percentile_interval(_slope([p.draws for p in course])))
-    learned = all(gain.apart for gain in gains.values()) and rise[1] > 0
-    return Learned(question, learned, gains, rise)
+    rise = (float(_slope([point.score for point in course])), *percentile_interval(_slope([p.draws for p in course])))
+    missing = [name for name in CONTROLS if name not in controls]
+    learned = all(gain.apart for gain in gains.values()) and rise[1] > 0 and not missing
+    return Learned(question, bool(learned), gains, missing, rise)
 
 
 def _slope(points: Sequence[Any]) -> Any:
@@ -97,13 +106,15 @@ def _slope(points: Sequence[Any]) -> Any:
 
 class Harmony(NamedTuple):
     """Whether a target hears harmony. over_reference, over_codes: of key and chords, how much better its arm is than
-    the arm with MFCC targets, and than its own bag of codes. lost: what it tells worse than MFCC targets do."""
+    the arm with MFCC targets, and than its own bag of codes. lost: what it tells worse than MFCC targets do. missing:
+    questions that were not asked, without which nothing is heard or kept."""
 
     target: str
     hears: bool
     over_reference: dict[str, Comparison]
     over_codes: dict[str, Comparison]
     lost: dict[str, Comparison]
+    missing: list[str]
 
     @property
     def words(self) -> str:
@@ -113,6 +124,7 @@ class Harmony(NamedTuple):
             for name, gain in self.over_codes.items()
         ]
         lost = [f"loses {name} ({_signed(gain)})" for name, gain in self.lost.items()]
+        lost += [f"{name} was not asked" for name in self.missing]
         verdict = "hears harmony" if self.hears else "was not shown to hear harmony"
         return f"{self.target} {verdict}: {'; '.join([*gains, *lost])}"
 
@@ -124,7 +136,7 @@ def judge_harmony(
 
     It hears harmony if on key and on chords its margin over MFCC targets is larger than its bag of codes' margin, and
     more than nothing: both differences have 95% intervals above 0. And it must not lose pitch, instrument or beats: no
-    difference to MFCC targets has its interval below 0. None: neither key nor chords were asked.
+    difference to MFCC targets has its interval below 0. All five have to be asked. None: neither key nor chords were.
     """
     asked = [name for name in HARMONY if name in arm]
     over_reference = {name: compare(arm[name], reference[name]) for name in asked}
@@ -132,11 +144,13 @@ def judge_harmony(
     kept = {name: compare(arm[name], reference[name]) for name in KEPT if name in arm}
     lost = {name: comparison for name, comparison in kept.items() if comparison.high < 0}
     better = [comparison.low > 0 for comparison in (*over_reference.values(), *over_codes.values())]
-    return Harmony(target, all(better) and not lost, over_reference, over_codes, lost) if asked else None
+    missing = [name for name in (*HARMONY, *KEPT) if name not in arm]
+    hears = all(better) and not lost and not missing
+    return Harmony(target, hears, over_reference, over_codes, lost, missing) if asked else None
 
 
 class Condition(NamedTuple):
-    """How a run ended: HEALTHY, COLLAPSED, MEMORISES or GUESSES, and by which figures."""
+    """How a run ended: HEALTHY, COLLAPSED, MEMORISES, GUESSES or DIVERGED, and by which figures."""
 
     name: str
     why: str
@@ -152,6 +166,9 @@ def condition(
     """
     tail = curve[-max(1, len(curve) // 5) :]
     row = {name: float(np.mean([one[name] for one in tail])) for name in tail[-1]}
+    for name in ("train/loss", "valid/loss"):
+        if not math.isfinite(row[name]):
+            return Condition(DIVERGED, f"{name} {row[name]}")
     valid = {name.removeprefix("valid/"): value for name, value in row.items() if name.startswith("valid/")}
     if objective == "data2vec":
         return _data2vec_condition(row, valid, limits)
@@ -184,7 +201,7 @@ def _hubert_condition(
         f"accuracy {own:.2f} on training clips, {others:.2f} on held-out ones, where copying the nearest seen frame "
         f"gets {copying:.2f}; loss {loss:.2f} of what guessing by frequency costs"
     )
-    if math.isnan(loss) or loss > GUESSING:
+    if loss > GUESSING:
         return Condition(GUESSES, figures)
     if others < GENERALISES * own:
         return Condition(MEMORISES, figures)

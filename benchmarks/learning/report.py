@@ -62,7 +62,7 @@ class Findings(NamedTuple):
 
 def write(findings: Findings, folder: Path) -> list[str]:
     """Writes all files into the folder; gives what a terminal shows."""
-    (folder / JSON).write_text(json.dumps(_finite(_json(findings)), indent=1, allow_nan=False), encoding="utf-8")
+    (folder / JSON).write_text(json.dumps(_rounded(_json(findings)), allow_nan=False), encoding="utf-8")
     text = "\n".join(_markdown(findings))
     (folder / MARKDOWN).write_text(text + "\n", encoding="utf-8")
     _draw_scores(findings, folder / PICTURES["scores"])
@@ -185,13 +185,15 @@ def _json(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+def _rounded(value: Any) -> Any:
+    """Numbers of five digits; JSON has no NaN."""
     if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
+        return {name: _rounded(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_rounded(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
 
 
 def _plain_tuple(value: Any) -> Any:

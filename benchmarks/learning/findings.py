@@ -79,6 +79,7 @@ def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
     guessing = {t: material.guessing[t, k] for t, k in zip(arm.targets, arm.clusters, strict=True)}
     return Trained(
         name=arm.name,
+        model=arm.model,
         steps=[round(config.steps * n / (size.points - 1)) for n in range(size.points)],
         course={
             probe: {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ class Trained(NamedTuple):
     seconds: by seed. audio_hours, flop: of one seed's run."""
 
     name: str
+    model: str
     steps: list[int]
     course: dict[str, dict[str, list[Scored | None]]]
     layers: dict[str, np.ndarray]
@@ -90,10 +92,10 @@ def _summary(findings: Findings) -> Iterator[str]:
 def _rows(findings: Findings, probe: str) -> Iterator[tuple[str, dict[str, Scored]]]:
     for arm in findings.arms:
         yield arm.name, {name: arm.last(probe, name) for name in findings.questions}
-    for arm in findings.arms:
+    by_model = {arm.model: arm for arm in findings.arms}  # which all begin alike
+    for model, arm in by_model.items():
         first = {name: arm.course[probe][name][0] for name in findings.questions}
-        if arm.name in findings.learned:
-            yield f"{arm.name}, step 0", {name: score for name, score in first.items() if score is not None}
+        yield f"{model}, step 0", {name: score for name, score in first.items() if score is not None}
     yield from ((name, scores[probe]) for name, scores in findings.baselines.items())
 
 
@@ -170,7 +172,7 @@ def _json(findings: Findings) -> dict[str, Any]:
                 "seconds": arm.seconds,
                 "audio_hours": arm.audio_hours,
                 "flop": arm.flop,
-                "curves": arm.curves,
+                "curves": [[_shown(row) for row in curve] for curve in arm.curves],
             }
             for arm in findings.arms
         },
@@ -183,6 +185,11 @@ def _json(findings: Findings) -> dict[str, Any]:
         },
         "harmony": {probe: verdicts(found) for probe, found in findings.harmony.items()},
     }
+
+
+def _shown(row: Mapping[str, float]) -> dict[str, float]:
+    """Without what the same row says in another unit or by parts."""
+    return {name: value for name, value in row.items() if not re.search(r"_bits|_at_\d|/chance|/unmasked", name)}
 
 
 def _rounded(value: Any) -> Any:

@@ -83,10 +83,10 @@ def test_a_point_that_was_saved_but_not_looked_at_comes_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder_of_music(tmp_path_factory):
-    """Twelve tracks of several lengths, with what is known of them; of some less is known."""
+    """Fifteen tracks of several lengths, with what is known of them; of some less is known."""
     folder = tmp_path_factory.mktemp("own")
     lines = []
-    for number in range(12):
+    for number in range(15):
         waveform, truth = render_track([9, number], "plucked", seconds=4.0 + number % 3, sample_rate=16_000)
         soundfile.write(folder / f"{number}.wav", np.stack([waveform] * (1 + number % 2), 1), 16_000)
         line = {"file": f"{number}.wav", "bpm": truth["bpm"], "beats": truth["beats"], "family": "ab"[number % 2]}

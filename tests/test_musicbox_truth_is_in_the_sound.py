@@ -178,3 +178,10 @@ def test_the_embedded_set_is_written_once(tmp_path):
     assert ensure_musicbox(tmp_path, RATE) == folder
     assert [path.stat().st_mtime_ns for path in files] == times
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_piece_may_be_shorter_than_a_bar():
+    """Then notes begin behind its end."""
+    for number in range(8):
+        waveform, truth = render_track([3, number], "additive", seconds=1.0, sample_rate=16_000)
+        assert waveform.shape == (16_000,) and np.isfinite(waveform).all() and truth["seconds"] == 1.0

@@ -107,7 +107,7 @@ def _drums(score: Score, family: Family, rng: np.random.Generator, size: int, ra
 
 def _add(out: np.ndarray, sound: np.ndarray, onset: float, level: float, rate: int) -> None:
     begin = round(onset * rate)
-    end = min(begin + len(sound), len(out))
+    end = max(begin, min(begin + len(sound), len(out)))  # in a piece of less than a bar some begin behind the end
     out[begin:end] += np.float32(level) * sound[: end - begin]
 
 

@@ -6,7 +6,7 @@ import pytest
 from data_pipelines.musicbox import render_track
 from musicssl_jax.mir.baselines import baseline_frames
 from musicssl_jax.mir.musicbox_probes import probe_tracks
-from musicssl_jax.mir.pooling import pool_spans
+from musicssl_jax.mir.pooling import mean_of_spans, pool_spans
 from musicssl_jax.mir.probe_table import draw_table, format_table, gain_lines, to_json
 
 TRACKS, RATE, HOP = 40, 16000, 320
@@ -57,5 +57,9 @@ def test_gains_are_called_gains_only_when_the_interval_says_so(table):
 
 def test_spans_pool_the_frames_inside_them():
     frames = np.arange(10.0).reshape(1, 10, 1)
-    pooled = pool_spans(frames, 0.1 * np.arange(10), np.array([[0.15, 0.45], [0.31, 0.32], [2.0, 3.0]]))
+    spans = np.array([[0.15, 0.45], [0.31, 0.32], [2.0, 3.0]])
+    pooled = pool_spans(frames, 0.1 * np.arange(10), spans)
+    means = mean_of_spans(frames, 0.1 * np.arange(10), spans)
+    np.testing.assert_array_equal(means, pooled[..., : frames.shape[2]])
+    assert mean_of_spans(frames, 0.1 * np.arange(10), spans[:0]).shape == (len(frames), 0, frames.shape[2])
     np.testing.assert_allclose(pooled[0], [[3, np.std([2, 3, 4])], [4, 0], [9, 0]])

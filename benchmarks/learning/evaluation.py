@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.learning.questions import Asked
 from musicssl_jax.frozen_encoder import chosen_states
-from musicssl_jax.mir.pooling import pool_spans
+from musicssl_jax.mir.pooling import mean_of_spans
 from musicssl_jax.mir.probes import bootstrap_by_group, probe
 from musicssl_jax.mir.probing.problem import TEST, TRAIN, VALID, Kind, Problem, blank_test
 from musicssl_jax.mir.probing.settings import Settings
@@ -106,8 +106,7 @@ def pooled(
     found: dict[str, list] = {name: [] for name in asked}
     for number, (frames, times) in enumerate(_of_tracks(heard, tracks, grid)):
         for name, one in asked.items():
-            means_and_deviations = pool_spans(frames, times, one.spans[number])
-            found[name].append(means_and_deviations[..., : frames.shape[-1]])
+            found[name].append(mean_of_spans(frames, times, one.spans[number]))
     return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
 
 

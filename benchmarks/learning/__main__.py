@@ -74,7 +74,8 @@ def _minutes(folder: Path, latest: float) -> list[float]:
 
 
 def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
-    size, config = experiment.size, config_of(experiment.arms[0], experiment.size)
+    size = experiment.size
+    trained = {arm.model: config_of(arm, size) for arm in experiment.arms}
     probed = flags.probe_on or (
         f"{size.probed} musicbox tracks of {size.probed_seconds:g} s, of instruments that training never heard, seed "
         f"{PROBED_SEEDS[flags.tracks]} ({flags.tracks})"
@@ -89,7 +90,10 @@ def _about(experiment: Experiment, flags: argparse.Namespace) -> dict[str, Any]:
         "trained on": flags.train_on or f"{size.tracks} musicbox tracks of {size.track_seconds:g} s",
         "probed on": probed,
         **({"note": "training heard the tracks that are probed"} if flags.train_on and same else {}),
-        "each arm": f"{config.steps} updates of {config.batch.clips} clips of {config.data.crop_seconds:g} s",
+        **{
+            f"arms of {model}": f"{c.steps} updates of {c.batch.clips} clips of {c.data.crop_seconds:g} s"
+            for model, c in trained.items()
+        },
         "fields": {model: dict(fields) for model, fields in size.fields.items()},
     }
 

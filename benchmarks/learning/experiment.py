@@ -72,12 +72,6 @@ class Experiment:
         """Of all arms."""
         return frame_grid(config_of(self.arms[0], self.size))
 
-    @property
-    def window(self) -> int:
-        """Samples that an encoder hears at a time: a training crop."""
-        config = config_of(self.arms[0], self.size)
-        return round(config.data.crop_seconds * config.data.sample_rate)
-
     def answers_file(self, arm: Arm, seed: int, point: int) -> Path:
         """Of an arm's encoder at one of its points. Step 0 follows from model and seed alone."""
         name = arm.name if point else f"{arm.model}, step 0"
@@ -143,7 +137,8 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
 
     def music() -> dict[str, np.ndarray]:
         if experiment.train_on:
-            return folder_pieces(experiment.train_on, rate, size.track_seconds, experiment.window / rate, say)
+            longest_crop = max(config_of(arm, size).data.crop_seconds for arm in experiment.arms)
+            return folder_pieces(experiment.train_on, rate, size.track_seconds, longest_crop, say)
         held_out = max(4, size.tracks // 10)
         return {
             "training": training_tracks(TRAINING_SEED, size.tracks, size.track_seconds, rate),
@@ -235,7 +230,8 @@ def run_arm(experiment: Experiment, material: Material, arm: Arm, seed: int, say
                 continue
             experiment.pause()
             frames = encoder_frames(program.objective, point.params, size.layer_step)
-            heard = Heard(frames, experiment.window, program.config.data.normalize)
+            data = program.config.data
+            heard = Heard(frames, round(data.crop_seconds * data.sample_rate), data.normalize)
             ends = point.number in (0, size.points - 1)
             answers = _answers(experiment, material, heard, with_mlp=ends)
             write_arrays(path, flat(answers))

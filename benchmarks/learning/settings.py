@@ -69,11 +69,7 @@ _WITHOUT_DROPOUT = {
 }
 
 _SMALL = _WITHOUT_DROPOUT | {
-    "steps": 2000,
     "precision": "float32",
-    "data.crop_seconds": 2.0,
-    "batch.clips": 4,
-    "batch.per_device": 4,
     "mask.trim_group": 4,
     "model.conv_layers": _TINY_CONV,
     "model.conv_norm": "group",
@@ -87,8 +83,15 @@ _SMALL = _WITHOUT_DROPOUT | {
 }
 
 _SMALL_MUSIC2VEC = _SMALL | {
+    "steps": 2000,
+    # Many short clips: long ones teach instruments at the cost of pitch, few ones neither (docs/learning.md).
+    "data.crop_seconds": 0.64,
+    "batch.clips": 32,
+    "batch.per_device": 32,
+    # A field as wide as the clip lets targets speak of the frame's place.
+    "model.positional_kernel": 15,
     "target.top_k": 2,
-    # Over the clips of a batch, not over time: two seconds are mostly one chord of one instrument, and a norm over
+    # Over the clips of a batch, not over time: short clips are mostly one chord of one instrument, and a norm over
     # time would take that out of the targets.
     "target.batch_norm_layer": True,
     "target.instance_norm_layer": False,
@@ -98,12 +101,16 @@ _SMALL_MUSIC2VEC = _SMALL | {
     "teacher.anneal_steps": 1000,
     "mask.prob": 0.4,
     "mask.length": 5,
-    "schedule.peak": 1e-3,
+    "schedule.peak": 2e-3,
     "schedule.hold": 0.6,
     "schedule.decay": 0.3,
 }
 
 _SMALL_MUSICHUBERT = _SMALL | {
+    "steps": 1500,
+    "data.crop_seconds": 2.0,
+    "batch.clips": 4,
+    "batch.per_device": 4,
     "model.feature_grad_mult": 1.0,
     "prediction.width": 64,
     "prediction.temperature": 0.05,
@@ -124,6 +131,8 @@ _BASE = _WITHOUT_DROPOUT | {
 _TOY = {
     "steps": 8,
     "data.crop_seconds": 1.0,
+    "batch.clips": 4,
+    "batch.per_device": 4,
     "model.width": 32,
     "model.ffn": 64,
 }
@@ -183,8 +192,9 @@ SIZES: dict[str, Size] = {
         seeds=2,
         tracks=200,
         track_seconds=30.0,
-        probed=640,
+        probed=1200,
         probed_seconds=8.0,
+        mlp_epochs=10,
     ),
 }
 

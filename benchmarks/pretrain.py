@@ -53,9 +53,14 @@ def main(argv: list[str]) -> None:
         row = compare(options, folder)
     print(table(row))
     if options.results:
-        Path(options.results).parent.mkdir(parents=True, exist_ok=True)
-        with open(options.results, "a") as file:
-            print(json.dumps(row), file=file)
+        append(row, Path(options.results))
+
+
+def append(row: Mapping[str, Any], file: Path) -> None:
+    """One more line of results."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as opened:
+        print(json.dumps(row), file=opened)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

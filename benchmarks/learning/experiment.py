@@ -137,7 +137,8 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> Material:
 
     def music() -> dict[str, np.ndarray]:
         if experiment.train_on:
-            longest_crop = max(config_of(arm, size).data.crop_seconds for arm in experiment.arms)
+            # Of all arms, for some may be added later.
+            longest_crop = max(config_of(arm, size).data.crop_seconds for arm in arms(size))
             return folder_pieces(experiment.train_on, rate, size.track_seconds, longest_crop, say)
         held_out = max(4, size.tracks // 10)
         return {

@@ -1,10 +1,14 @@
-"""Crops per CPU-second through the pipeline, beside what ArrayRecordReader alone gives on the same records.
+"""Crops per CPU-second through the pipeline, beside what the format and the machine allow.
 
     python -m benchmarks.data [--record_seconds=2,6,30] [--crop_seconds=5,30] [--output=FILE.md]
 
-Files lie in the page cache. A row's `reader` reads the records that a crop touches and drops them; `pipeline`
-is `crop_batches` with all it does (order, proof of every record, crop out of neighbours, batch). Rates are
-seconds of cropped audio per CPU-second of the whole process, the median over repetitions taken in turns.
+Files lie in the page cache. A row's `memmap` copies the crops out of one flat file of samples, the limit of the
+machine; `reader` reads the records that a crop touches with a bare ArrayRecordReader and drops them, the limit of the
+format; `pipeline` is `crop_batches` with all it does (order, proof of every record, crop out of neighbours, batch).
+Rates are seconds of cropped audio per CPU-second of the whole process, the median over repetitions taken in turns.
+
+`wait` is what a step that takes as long as a chip's would waits for its batch, as a share of the step, with training's
+two reading threads. A chip's rate is an estimate: base model, 40% of its peak, 52 GFLOP for a second of audio.
 """
 
 import os
@@ -31,6 +35,8 @@ PACKAGES = ("grain", "array_record", "numpy")
 RATE = 16000
 TRACKS, TRACK_SECONDS = 180, 200  # 10 hours, 1.15 GB
 BATCH_SECONDS = 480
+CHIPS = {"H200": 0.4 * 989e12 / 52e9, "v5e host of 8": 0.4 * 8 * 197e12 / 52e9}
+"""Audio seconds a second."""
 GOALS = {5.0: 20_000, 30.0: 40_000}  # audio seconds per CPU-second
 
 _RECORDS = flags.DEFINE_list("record_seconds", ["2", "3", "4", "6", "10", "30"], "Record lengths.")
@@ -44,8 +50,10 @@ _OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the result
 class Row(NamedTuple):
     record: float
     crop: float
+    memmap: float
     reader: float
     pipeline: float
+    waits: tuple[float, ...]
 
     @property
     def read_seconds(self) -> float:
@@ -103,7 +111,29 @@ def reader_alone(collection: Collection, crop_seconds: float) -> Callable[[], fl
     return work
 
 
-def open_pipeline(collection: Collection, crop_seconds: float) -> grain.DatasetIterator:
+def memmap_alone(folder: Path, crop_seconds: float) -> Callable[[], float]:
+    """Copies random crops out of the same hours of music in one flat file."""
+    file, crop_samples = folder / "flat.s16", round(crop_seconds * RATE)
+    if not file.exists():
+        track = np.random.default_rng(0).integers(-(2**15), 2**15, TRACK_SECONDS * RATE, dtype=np.int16)
+        with file.open("wb") as opened:
+            for _ in range(TRACKS):
+                opened.write(track.tobytes())
+    tracks = np.memmap(file, np.int16, "r").reshape(TRACKS, -1)
+    rng = np.random.default_rng(1)
+    crops = round(_AUDIO.value / crop_seconds)
+
+    def work() -> float:
+        which = rng.integers(TRACKS, size=crops).tolist()
+        starts = rng.integers(TRACK_SECONDS * RATE - crop_samples, size=crops).tolist()
+        for track, start in zip(which, starts, strict=True):
+            np.array(tracks[track, start : start + crop_samples])
+        return crops * crop_seconds
+
+    return work
+
+
+def open_pipeline(collection: Collection, crop_seconds: float, threads: int) -> grain.DatasetIterator:
     clips = round(BATCH_SECONDS / crop_seconds)
     return crop_batches(
         [collection],
@@ -111,7 +141,7 @@ def open_pipeline(collection: Collection, crop_seconds: float) -> grain.DatasetI
         seed=0,
         clips=clips,
         rows=range(clips),
-        threads=_THREADS.value,
+        threads=threads,
     )
 
 
@@ -127,24 +157,41 @@ def pipeline(batches: grain.DatasetIterator) -> Callable[[], float]:
     return work
 
 
-def measure(collection: Collection, record_seconds: float, crop_seconds: float) -> Row:
-    with closing(open_pipeline(collection, crop_seconds)) as batches:
-        works = [reader_alone(collection, crop_seconds), pipeline(batches)]
+def waited(collection: Collection, crop_seconds: float, rate: float) -> float:
+    """Share of its time that a step which hears `rate` seconds of audio a second waits for batches."""
+    with closing(open_pipeline(collection, crop_seconds, threads=2)) as batches:
+        next(batches)
+        waits = []
+        step = BATCH_SECONDS / rate
+        for _ in range(50):
+            time.sleep(step)
+            began = time.perf_counter()
+            next(batches)
+            waits.append(time.perf_counter() - began)
+    return sum(waits) / len(waits) / step
+
+
+def measure(collection: Collection, folder: Path, record_seconds: float, crop_seconds: float) -> Row:
+    with closing(open_pipeline(collection, crop_seconds, _THREADS.value)) as batches:
+        works = [memmap_alone(folder, crop_seconds), reader_alone(collection, crop_seconds), pipeline(batches)]
         rates = [[cpu_rate(work) for work in works] for _ in range(_REPEATS.value + 1)][1:]  # the first warms up
-    reader, whole = (statistics.median(column) for column in zip(*rates, strict=True))
-    return Row(record_seconds, crop_seconds, reader, whole)
+    medians = (statistics.median(column) for column in zip(*rates, strict=True))
+    waits = tuple(waited(collection, crop_seconds, rate) for rate in CHIPS.values())
+    return Row(record_seconds, crop_seconds, *medians, waits)
 
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| record | crop | audio read for a crop | reader alone | pipeline | pipeline / reader | goal |",
-        "|---|---|---|---|---|---|---|",
+        "| record | crop | audio read for a crop | memmap | reader alone | pipeline | pipeline / reader | goal | wait, "
+        + " | wait, ".join(f"{chip} ({rate:,.0f})" for chip, rate in CHIPS.items())
+        + " |",
+        "|---|---|---|---|---|---|---|---|" + "---|" * len(CHIPS),
     ]
     for row in rows:
         goal = f"{GOALS[row.crop]:,}" if row.crop in GOALS else ""
         lines.append(
-            f"| {row.record:g} s | {row.crop:g} s | {row.read_seconds:.1f} s | {row.reader:,.0f} "
-            f"| {row.pipeline:,.0f} | {row.share:.2f} | {goal} |"
+            f"| {row.record:g} s | {row.crop:g} s | {row.read_seconds:.1f} s | {row.memmap:,.0f} | {row.reader:,.0f} "
+            f"| {row.pipeline:,.0f} | {row.share:.2f} | {goal} | {' | '.join(f'{wait:.1%}' for wait in row.waits)} |"
         )
     return "\n".join(lines)
 
@@ -163,8 +210,8 @@ def main(_: list[str]) -> None:
     rows = []
     for record_seconds in map(float, _RECORDS.value):
         with tempfile.TemporaryDirectory() as folder:
-            collection = build(Path(folder), record_seconds)
-            rows += [measure(collection, record_seconds, float(crop)) for crop in _CROPS.value]
+            collection = build(Path(folder) / "records", record_seconds)
+            rows += [measure(collection, Path(folder), record_seconds, float(crop)) for crop in _CROPS.value]
     command = "python -m benchmarks.data " + " ".join(sys.argv[1:])
     report = f"{__doc__}\nMachine: {machine(PACKAGES)}\nCommand: `{command}`\n\n{table(rows)}\n\n{verdict(rows)}\n"
     print(report)

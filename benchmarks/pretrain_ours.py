@@ -26,41 +26,44 @@ from musicssl_jax.training.step import batch_sharding, make_train_step, sharded_
 
 
 class Ours:
-    """State and step; `prepare` first."""
+    """State and step; `prepare` or `build` first."""
 
-    def prepare(self, flags: list[str], folder: str, updates: int) -> dict[str, Any]:
-        """Draws parameters, crops and masks, writes them for the peer, and says what they cost and lose.
-
-        loss: of the first masks, without dropout, in float32.
-        """
-        config = configs.load(flags)[0]
+    def build(self, flags: list[str]) -> dict[str, Any]:
+        """Makes state, step and a batch of noise, and says what an update costs."""
+        config = self.config = configs.load(flags)[0]
         self.mesh = make_mesh(1, 1)
         self.device = jax.devices()[0]
-        objective = make_objective(config, self.device.platform)
+        self.objective = make_objective(config, self.device.platform)
         schedule = make_schedule(config.schedule, config.steps)
         optimizer = make_optimizer(config.optimizer, schedule)
-        crops = noise(config)
+        self.crops = noise(config)
         with jax.set_mesh(self.mesh):
-            self.state = sharded_state(objective, optimizer, self.mesh, config.seed)
-            self.step = make_train_step(objective, optimizer, schedule, self.mesh, config.seed)
+            self.state = sharded_state(self.objective, optimizer, self.mesh, config.seed)
+            self.step = make_train_step(self.objective, optimizer, schedule, self.mesh, config.seed)
         plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(self.mesh))
-        self.batch = plan.arrays(crops)
-
-        rows = crops | {"row": np.arange(config.batch.clips), "weight": np.ones(config.batch.clips, np.float32)}
-        keys = [jax.random.fold_in(jax.random.key(config.seed), number) for number in range(updates)]
-        masks = [np.array(objective.example((), rows, key)["mask"]) for key in keys]
-        np.savez(Path(folder) / "batch.npz", masks=np.stack(masks), **crops)
-        save_file(self._tensors(config), Path(folder) / "weights.safetensors")
-        loss = self._loss(config, rows | {"mask": masks[0]})
+        self.batch = plan.arrays(self.crops)
         samples = round(config.data.crop_seconds * config.data.sample_rate)
         return {
             "parameters": parameter_count(self.state.params),
-            "flops": update_flops(objective, samples),
+            "flops": update_flops(self.objective, samples),
             "peak": peak_flops(self.device, config.precision),
-            "loss": loss,
             "device": self.device.device_kind,
-            "attention": objective.model.attention,
+            "attention": self.objective.model.attention,
         }
+
+    def prepare(self, flags: list[str], folder: str, updates: int) -> dict[str, Any]:
+        """As `build`; and writes parameters, crops and masks for the peer.
+
+        loss: of the first masks, without dropout, in float32.
+        """
+        built = self.build(flags)
+        config, crops = self.config, self.crops
+        rows = crops | {"row": np.arange(config.batch.clips), "weight": np.ones(config.batch.clips, np.float32)}
+        keys = [jax.random.fold_in(jax.random.key(config.seed), number) for number in range(updates)]
+        masks = [np.array(self.objective.example((), rows, key)["mask"]) for key in keys]
+        np.savez(Path(folder) / "batch.npz", masks=np.stack(masks), **crops)
+        save_file(self._tensors(config), Path(folder) / "weights.safetensors")
+        return built | {"loss": self._loss(config, rows | {"mask": masks[0]})}
 
     def _tensors(self, config: Any) -> dict[str, np.ndarray]:
         """By transformers' names; what it has none for under ours."""
@@ -109,4 +112,4 @@ def noise(config: Any) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     side = Ours()
-    serve({"prepare": side.prepare, "update": side.update, "memory": side.memory})
+    serve({"prepare": side.prepare, "build": side.build, "update": side.update, "memory": side.memory})

@@ -84,6 +84,8 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
     from musicssl_jax.training.run_folder import CHECKPOINTS, open_run_folder, run_meta, save_config, save_example
     from musicssl_jax.training.warm_start import warm_start
 
+    ledger.lap("imports")
+
     # What to train, on which devices, from which data.
     lead = jax.process_index() == 0
     say = functools.partial(print, flush=True) if lead else lambda *_, **__: None
@@ -99,6 +101,7 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
 
     front_ends = front_ends_of(config)
     folder, publish = open_run_folder(workdir)
+    ledger.lap("data")
 
     # The state: from the newest checkpoint, or fresh.
     checkpoints = open_checkpoints(epath.Path(workdir) / CHECKPOINTS, config.checkpoint)
@@ -115,7 +118,9 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
         check_resumable(saved, meta, allow_change)
         codebooks = read_codebooks(checkpoints.folder / str(int(state.step)))
     first = int(state.step)
+    ledger.lap("state")
     targets = open_targets(config, front_ends, epath.Path(workdir), collections, mesh, say, saved=codebooks)
+    ledger.lap("targets")
     meta["codebooks"] = list(targets.ids)
     if restored is not None:
         check_codebooks(saved, meta)
@@ -216,8 +221,10 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
         first_batch = next_batch()
         if lead:
             save_example(folder, objective, targets.sets, first_batch, first, config)
+        ledger.lap("first batch")
         with ledger.account("compile"):
             train_step = train_step.lower(state, targets.sets, first_batch).compile()
+        ledger.lap("compiling")
         say(f"compiled {ledger.since_start():.0f} s after the start")
         ledger.open("step")
         pending: tuple = ()
@@ -229,7 +236,8 @@ def _train(config, workdir: str, mesh: jax.sharding.Mesh, allow_change: Sequence
                 pending = (step, row)
                 if step == first + 1:
                     jax.block_until_ready(row)
-                    say(f"the first step ended {ledger.since_start():.0f} s after the start")
+                    ledger.lap("first step")
+                    say(f"the first step ended {ledger.since_start():.1f} s after the start: {ledger.laps()}")
 
                 last = step == config.steps
                 validating = bool(validation) and (last or step % config.valid.every == 0)

@@ -54,3 +54,13 @@ def test_a_new_run_has_lost_nothing():
     ledger = Ledger(time.monotonic())
     ledger.go_on({}, 0)
     assert ledger.read(0)["time/lost"] == 0
+
+
+def test_laps_of_the_start_add_up_to_it():
+    ledger = Ledger(time.monotonic() - 2)
+    ledger.lap("imports")
+    time.sleep(0.2)
+    ledger.lap("compiling")
+    imports, compiling = ledger.laps().split(", ")
+    assert imports == "imports 2.0"
+    assert compiling in ("compiling 0.2", "compiling 0.3")

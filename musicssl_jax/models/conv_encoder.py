@@ -80,6 +80,7 @@ class ConvEncoder(nnx.Module):
             setattr(self, f"layer{i}", layer)
             inputs = channels
 
+    @jax.named_scope("conv_encoder")
     def __call__(self, waveform: Float[Array, "B N"], lengths: Int[Array, " B"] | None = None) -> Float[Array, "B T C"]:
         """`lengths`: samples of each row that are audio, if not all are."""
         x = waveform[..., None]

@@ -153,12 +153,14 @@ class Data2Vec:
 
         x = encoder.transformer.embed(encoder.mask(frames, mask, channels, keys), keys=keys)
         x, _ = encoder.transformer.encode(x, keys=keys, layer_key=layer_key if train else None)
-        targets = jax.lax.stop_gradient(self.targets(params, teacher, waveform, frames, batch))
+        with jax.named_scope("teacher"):
+            targets = jax.lax.stop_gradient(self.targets(params, teacher, waveform, frames, batch))
 
         mask = mask & (batch["weight"] > 0)[:, None]
         where, valid = masked_positions(mask, limit)
         masked_x = jnp.take_along_axis(x, where[..., None], axis=1)
-        predictions = student.head(masked_x).astype(jnp.float32)
+        with jax.named_scope("head"):
+            predictions = student.head(masked_x).astype(jnp.float32)
         masked_targets = jnp.take_along_axis(targets, where[..., None], axis=1)
         loss = jnp.sum(self._frame_loss(predictions, masked_targets) * valid)
         weight = valid.sum().astype(jnp.float32)

@@ -144,7 +144,8 @@ class Hubert:
         encoder = student.encoder
         mask_key, channel_key, dropout_key, layer_key = jax.random.split(key, 4)
         keys = jax.vmap(lambda row: jax.random.fold_in(dropout_key, row))(batch["row"]) if train else None
-        labels = self.labels(frozen, batch)
+        with jax.named_scope("targets"):
+            labels = self.labels(frozen, batch)
         features = encoder.features(self.waveform(batch))
         frames = encoder.project(features)
         mask, limit = batch_masks(batch, mask_key, frames.shape[1], self.clips, self.mask)
@@ -160,7 +161,8 @@ class Hubert:
             where, valid = masked_positions(frames_of_kind & real, most)
             chosen = jnp.take_along_axis(x, where[..., None], axis=1)
             chosen_labels = jnp.take_along_axis(labels, where[..., None], axis=1)
-            crosses, correct = self._classify(student, chosen, chosen_labels)
+            with jax.named_scope("head"):
+                crosses, correct = self._classify(student, chosen, chosen_labels)
             if share:
                 loss += share * jnp.sum(crosses * valid[..., None])
                 weight += valid.sum()

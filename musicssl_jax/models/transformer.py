@@ -41,6 +41,7 @@ class Attention(nnx.Module):
         self.value = block_linear(width, width, rngs)
         self.out = block_linear(width, width, rngs)
 
+    @jax.named_scope("attention")
     def __call__(
         self,
         x: Float[Array, "B T D"],
@@ -68,6 +69,7 @@ class Block(nnx.Module):
         self.feed_out = block_linear(config.ffn, config.width, rngs)
         self.feed_norm = LayerNorm(config.width)
 
+    @jax.named_scope("feed_forward")
     def feed_forward(self, x: Float[Array, "B T D"], keys: Key[Array, " B"] | None):
         hidden = dropout(gelu(product(self.feed_in(x))), self.activation_dropout, fold_in(keys, 0))
         return product(self.feed_out(hidden))
@@ -127,7 +129,8 @@ class Transformer(nnx.Module):
         the last frames of the clip. `sealed`: they do not, and a clip's frames are what they are without padding.
         """
         x = zero_padding(x, padding)
-        x = x + self.positional(x, padding if sealed else None)
+        with jax.named_scope("positional"):
+            x = x + self.positional(x, padding if sealed else None)
         if not self.config.norm_first:
             x = self.norm(x)
         return dropout(x, self.config.dropout, fold_in(keys, self.config.layers))

@@ -111,10 +111,12 @@ def make_train_step(
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         step = state.step + 1
-        teacher = objective.update_teacher(state.teacher, params, step)
+        with jax.named_scope("teacher_average"):
+            teacher = objective.update_teacher(state.teacher, params, step)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),

@@ -83,7 +83,7 @@ _SMALL = _WITHOUT_DROPOUT | {
 }
 
 _SMALL_MUSIC2VEC = _SMALL | {
-    "steps": 3000,
+    "steps": 2000,
     # Many short clips: long ones teach instruments at the cost of pitch, few ones neither (docs/learning.md).
     "data.crop_seconds": 0.64,
     "batch.clips": 32,
@@ -107,7 +107,7 @@ _SMALL_MUSIC2VEC = _SMALL | {
 }
 
 _SMALL_MUSICHUBERT = _SMALL | {
-    "steps": 2000,
+    "steps": 1500,
     "data.crop_seconds": 2.0,
     "batch.clips": 4,
     "batch.per_device": 4,

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from benchmarks.turns import serve
 from musicssl_jax import config as configs
 from musicssl_jax.flops import peak_flops, update_flops
+from musicssl_jax.host_memory import keep_memory
 from musicssl_jax.interop.key_map import write_tensors
 from musicssl_jax.interop.transformers_folder import key_table
 from musicssl_jax.models.conv_encoder import frame_count
@@ -111,5 +112,6 @@ def noise(config: Any) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as the training command does
     side = Ours()
     serve({"prepare": side.prepare, "build": side.build, "update": side.update, "memory": side.memory})

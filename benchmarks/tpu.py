@@ -40,7 +40,9 @@ def main(argv: list[str]) -> None:
     config, unknown = load(["--config.data.path=", *fields(flags), *rest])
     if unknown:
         raise UserError(f"unknown flags: {' '.join(unknown)}")
-    row = measured(config, open_machine(flags.topology), flags.clips, flags.largest)
+    row, text = measured(config, open_machine(flags.topology), flags.clips, flags.largest)
+    if flags.program:
+        Path(flags.program).write_text(text)
     row["flags"] = [*fields(flags), *rest]
     print(table(row))
     if flags.results:
@@ -73,6 +75,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a crop (default %(default)s)")
     parser.add_argument("--attention_dropout", type=float, default=0.0, help="of attention's weights; paper: .1")
     parser.add_argument("--largest", action="store_true", help="look for the largest micro-batch as well")
+    parser.add_argument("--program", help="file to write the compiled program's text to")
     parser.add_argument("--results", default="benchmarks/results/tpu.jsonl", help="empty: nowhere")
     return parser
 
@@ -92,8 +95,8 @@ def needed(config: Any, machine: Machine, clips: int) -> int:
     return measured_memory(*compiled(config, machine, clips), machine.memory).total
 
 
-def measured(config: Any, machine: Machine, clips: int, largest: bool) -> dict[str, Any]:
-    """The row of results. UserError: so many clips do not fit."""
+def measured(config: Any, machine: Machine, clips: int, largest: bool) -> tuple[dict[str, Any], str]:
+    """The row of results, and the program's text. UserError: so many clips do not fit."""
     inputs, step = compiled(config, machine, clips)
     memory = measured_memory(inputs, step, machine.memory)
     if isinstance(step, TooLarge):
@@ -129,7 +132,7 @@ def measured(config: Any, machine: Machine, clips: int, largest: bool) -> dict[s
     if largest:
         fits = largest_micro_batch((clips, memory.total), partial(needed, config, machine), machine.memory)
         row["largest"] = {"clips": fits.clips, "memory": fits.memory, "confirmed": fits.confirmed, "tried": fits.tried}
-    return row
+    return row, step.text
 
 
 def table(row: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Programs that are timed in turns, each in a process of its own: memory, threads and allocators are apart."""
 
+import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +15,8 @@ from musicssl_jax.errors import UserError
 
 
 class Side:
-    """The functions of a module that `serve`s them, in its own process."""
+    """The functions of a module that `serve`s them, in its own process, which stands still while it is not asked: threads
+    that spin while they wait would take the cores from the other side."""
 
     def __init__(self, module: str, **environment: str):
         self._module = module
@@ -24,22 +27,28 @@ class Side:
             text=True,
             env=os.environ | environment,
         )
+        atexit.register(self.close)  # one that stands still would not end by itself
 
     def ask(self, function: str, **arguments: Any) -> Any:
         """What the function returns. UserError: it failed, or the process ended."""
         assert self._process.stdin and self._process.stdout
+        self._process.send_signal(signal.SIGCONT)
         try:
             print(json.dumps([function, arguments]), file=self._process.stdin, flush=True)
             said = self._process.stdout.readline()
         except BrokenPipeError:
             said = ""
         answer = json.loads(said) if said else {"error": f"ended with code {self._process.wait()}"}
+        self._process.send_signal(signal.SIGSTOP)
         if "error" in answer:
             raise UserError(f"{self._module}: {answer['error']}")
         return answer["answer"]
 
     def close(self) -> None:
-        self._process.communicate()
+        """Ends the process."""
+        self._process.send_signal(signal.SIGCONT)
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.communicate()
 
 
 def serve(functions: Mapping[str, Callable]) -> None:

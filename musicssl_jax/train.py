@@ -28,6 +28,7 @@ from musicssl_jax.config_checks import check_kernel
 from musicssl_jax.distributed import join
 from musicssl_jax.errors import DIVERGED, PREEMPTED, TrainingStopped
 from musicssl_jax.flops import update_flops
+from musicssl_jax.host_memory import keep_memory
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.programs import keep_programs
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
     """The command: config and flags from `argv`, then `train`."""
     config, rest = load(argv)
     flags = run_flags(rest, config)
+    keep_memory()
     join(flags.distributed, flags.heartbeat)
     keep_programs()
     train(config, flags.workdir, allow_change=flags.allow_change, began=STARTED)

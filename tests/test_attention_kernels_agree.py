@@ -7,7 +7,7 @@ import pytest
 from run_fixtures import tiny_config
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.models.attention import _splash, attend, choose_kernel
+from musicssl_jax.models.attention import _all_heads, _splash, attend, choose_kernel
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.train import train
 
@@ -47,6 +47,25 @@ def test_the_tpu_kernel_gives_the_same_values_and_gradients(dtype, padded):
     for name, ours, theirs in zip("qkv", *grads, strict=True):
         ours, theirs = (np.asarray(part, np.float32) / scale[name] for part in (ours, theirs))
         np.testing.assert_allclose(ours, theirs, atol=TOLERANCE[dtype])
+
+
+def test_scores_made_anew_for_the_gradient_lose_the_same_weights():
+    """In training nothing of frames x frames is kept; 1e-6: the same sums, compiled apart."""
+    query, key, value, weights = inputs(150, jnp.float32)
+    keys = jax.random.split(jax.random.key(7), 2)
+
+    def total(attention):
+        return lambda *qkv: jnp.sum(attention(*qkv, None, 0.3, keys) * weights)
+
+    kept, anew = (jax.grad(total(f), (0, 1, 2))(query, key, value) for f in (_all_heads, attend))
+    for ours, theirs in zip(anew, kept, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * float(jnp.abs(theirs).max()))
+    largest = {
+        f: max(leaf.size for leaf in jax.tree.leaves(jax.vjp(total(f), query, key, value)[1]))
+        for f in (_all_heads, attend)
+    }
+    assert largest[_all_heads] == 2 * 2 * 150 * 150
+    assert largest[attend] == query.size
 
 
 @pytest.mark.parametrize(

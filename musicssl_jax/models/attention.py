@@ -37,7 +37,9 @@ def attend(
     if kernel == "splash":
         return _splash(query, key, value, padding)
     if keys is not None:
-        return _all_heads(query, key, value, padding, rate, keys)
+        # Scores are made anew for the backward pass: kept, they are the most that an update holds, T x T for each head.
+        training = jax.checkpoint(_all_heads, static_argnums=4, prevent_cse=False)
+        return training(query, key, value, padding, rate, keys)
 
     def by_heads(query, key, value):
         return _by_heads(query, key, value, padding)

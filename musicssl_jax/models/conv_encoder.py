@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
-from musicssl_jax.models.layers import LayerNorm, gathered, gelu, standardize
+from musicssl_jax.models.layers import LayerNorm, gathered, gelu, normalize, standardize
 from musicssl_jax.shapes import Array, Bool, Float, Int
 
 ConvLayers = tuple[tuple[int, int, int], ...]
@@ -42,8 +42,9 @@ class ChannelNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T C"], real: Bool[Array, "B T"] | None = None) -> Float[Array, "B T C"]:
         """`real`: the frames that the statistics are of, which padding does not change then; None: all of them."""
-        where = None if real is None else real[..., None]
-        return (standardize(x, axis=1, where=where) * self.scale[...] + self.bias[...]).astype(x.dtype)
+        if real is None:
+            return normalize(x, self.scale[...], self.bias[...], 1)
+        return (standardize(x, axis=1, where=real[..., None]) * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 class ConvLayer(nnx.Module):

@@ -1,5 +1,8 @@
 """The arithmetic that every part of the encoder shares: precision, norms, dropout, gradient scaling."""
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -58,7 +61,47 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        return (standardize(x, axis=-1) * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return normalize(x, self.scale[...], self.bias[...], -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(
+    x: Float[Array, "*batch width"], scale: Float[Array, " width"], bias: Float[Array, " width"], axis: int
+) -> Float[Array, "*batch width"]:
+    """`standardize` along an axis, then scale and bias of each channel; in float32, result in the input's dtype.
+
+    For the gradient x is kept as it is, and mean and deviation: left to JAX it would be float32 arrays as large as x,
+    which a scan over blocks writes to memory. Both sums of the gradient are taken in one pass.
+    """
+    return _normalize(x, scale, bias, axis)[0]
+
+
+def _normalize(x, scale, bias, axis):
+    mean, inverse = _statistics(x, axis)
+    y = (x.astype(jnp.float32) - mean) * inverse * scale + bias
+    return y.astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _normalize_backward(axis, saved, g):
+    x, mean, inverse, scale = saved
+    standard = (x.astype(jnp.float32) - mean) * inverse
+    g = g.astype(jnp.float32)
+    along, scaled = tuple(range(x.ndim - 1)), g * scale
+    shift = scaled.mean(axis, keepdims=True)
+    stretch = (scaled * standard).mean(axis, keepdims=True)
+    by_x = inverse * (scaled - shift - standard * stretch)
+    return by_x.astype(x.dtype), (g * standard).sum(along), g.sum(along)
+
+
+normalize.defvjp(_normalize, _normalize_backward)
+
+
+def _statistics(x, axis, where=None):
+    """Mean and 1 / sqrt(biased variance + 1e-5), in float32."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(axis, keepdims=True, where=where)
+    variance = jnp.mean(jnp.square(x - mean), axis, keepdims=True, where=where)
+    return mean, jax.lax.rsqrt(variance + NORM_EPSILON)
 
 
 def standardize(
@@ -68,15 +111,32 @@ def standardize(
 
     `where`: the elements that mean and variance are of; None: all of them.
     """
-    x = x.astype(jnp.float32)
-    centred = x - x.mean(axis, keepdims=True, where=where)
-    variance = jnp.mean(jnp.square(centred), axis, keepdims=True, where=where)
-    return centred * jax.lax.rsqrt(variance + NORM_EPSILON)
+    mean, inverse = _statistics(x, axis, where)
+    return (x.astype(jnp.float32) - mean) * inverse
 
 
+@jax.custom_vjp
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Exact (erf) GELU, computed in float32 as the reference does."""
-    return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+    """Exact (erf) GELU, computed in float32 as the reference does.
+
+    Of x alone its gradient is made, for the same reason as `normalize`'s.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_below(wide)).astype(x.dtype)
+
+
+def _gelu_backward(x, g):
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
+    return (((_normal_below(wide) + wide * density) * g.astype(jnp.float32)).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+def _normal_below(x):
+    """Distribution function of the standard normal distribution."""
+    return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def dropout(x: Float[Array, "B ..."], rate: float, keys: Key[Array, " B"] | None) -> Float[Array, "B ..."]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from musicssl_jax.models.convolution import conv1d
-from musicssl_jax.models.layers import gathered, gelu, standardize, uniform_fan_in, zero_padding
+from musicssl_jax.models.layers import gathered, gelu, normalize, uniform_fan_in, zero_padding
 from musicssl_jax.shapes import Array, Bool, Float
 
 
@@ -37,7 +37,7 @@ class StackedPositional(nnx.Module):
         """`unseen`: frames that are zeroed before each convolution, as if the clip ended there."""
         for i in range(self.depth):
             y = getattr(self, f"layer{i}")(zero_padding(x, unseen))
-            x = gelu(standardize(y, axis=-1).astype(x.dtype))
+            x = gelu(normalize(y, jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1]), -1))
         return x
 
 

@@ -71,8 +71,11 @@ class Block(nnx.Module):
 
     @jax.named_scope("feed_forward")
     def feed_forward(self, x: Float[Array, "B T D"], keys: Key[Array, " B"] | None):
-        hidden = dropout(gelu(product(self.feed_in(x))), self.activation_dropout, fold_in(keys, 0))
-        return product(self.feed_out(hidden))
+        def behind(hidden):
+            return self.feed_out(dropout(gelu(hidden), self.activation_dropout, fold_in(keys, 0)))
+
+        # GELU's result, as wide as what goes into it, is made anew for the backward pass.
+        return product(jax.checkpoint(behind, prevent_cse=False)(product(self.feed_in(x))))
 
     def __call__(
         self,
@@ -155,6 +158,9 @@ class Transformer(nnx.Module):
         if layer_key is not None and self.config.layer_drop:
             rate, draws = self.config.layer_drop, jax.random.uniform(layer_key, draws.shape)
         graph, stacked = nnx.split(self.blocks)
+        # Kernels in the dtype that they are used in before the scan, which would else write a copy of each for the
+        # backward pass, and collect their gradients in float32.
+        stacked = jax.tree.map(lambda leaf: leaf.astype(x.dtype) if leaf.ndim > 2 else leaf, stacked)
 
         def body(carry, layer):
             index, parameters, draw = layer

@@ -15,8 +15,10 @@ from musicssl_jax.errors import UserError
 
 
 class Side:
-    """The functions of a module that `serve`s them, in its own process, which stands still while it is not asked: threads
-    that spin while they wait would take the cores from the other side."""
+    """The functions of a module that `serve`s them, in its own process.
+
+    It stands still while it is not asked: threads that spin while they wait would take the cores from the other side.
+    """
 
     def __init__(self, module: str, **environment: str):
         self._module = module

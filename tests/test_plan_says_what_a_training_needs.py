@@ -67,10 +67,11 @@ def test_what_fused_attention_and_recomputing_save_is_in_the_estimate():
     def needs(*fields):
         return plan(BASE, "--topology=gpu:8", "--no_search", *fields)
 
-    plain, remat = needs(), needs("--config.compute.remat=products")
+    plain, remat, again = needs(), needs("--config.compute.remat=products"), needs("--config.compute.remat=all")
     fused = needs("--config.model.attention_dropout=0", "--config.compute.attention=cudnn")
-    for saving in (remat, fused):
-        assert saving.memory.activations < 0.7 * plain.memory.activations
+    # Without any of these, scores and what norms and GELU give are made anew already: products are most of the rest.
+    for saving, share in ((remat, 0.95), (fused, 0.9), (again, 0.5)):
+        assert saving.memory.activations < share * plain.memory.activations
     assert fused.estimate.compute == plain.estimate.compute < remat.estimate.compute
     assert fused.estimate.flops == remat.estimate.flops
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from musicssl_jax.planning.abstract import device_bytes
+from musicssl_jax.models.conv_encoder import frame_count
+from musicssl_jax.planning.abstract import crop_samples, device_bytes
 from musicssl_jax.planning.compiled import Inputs
 from musicssl_jax.training.step import STOP
 
@@ -37,6 +38,16 @@ def residual_bytes(inputs: Inputs) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
+def score_bytes(inputs: Inputs) -> int:
+    """Bytes of one block's attention scores and of their gradient, float32, while the backward pass is at work on them;
+    a fused kernel has none."""
+    model = inputs.objective.model
+    if model.attention != "xla":
+        return 0
+    frames = frame_count(crop_samples(inputs.config), model.conv_layers)
+    return 2 * 4 * (inputs.rows[1] // inputs.mesh.size) * model.heads * frames**2
+
+
 def estimated_activations(inputs: Inputs) -> int:
-    """Residuals, and two copies of the gradients: a micro-batch's and their sum."""
-    return residual_bytes(inputs) + 2 * device_bytes(inputs.state.params)
+    """Residuals, one block's scores, and two copies of the gradients: a micro-batch's and their sum."""
+    return residual_bytes(inputs) + score_bytes(inputs) + 2 * device_bytes(inputs.state.params)

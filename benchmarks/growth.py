@@ -46,7 +46,7 @@ def axes(size: str) -> list[Axis]:
     return [
         Axis("seconds of a crop", "music2vec", lengths, lambda v: {"data.crop_seconds": float(v)}),
         Axis("crops in a batch", "music2vec", (1, 2, 4), lambda v: _batch(int(v))),
-        Axis("blocks", "music2vec", (2, 4) if small else (6, 12, 24), lambda v: {"model.layers": int(v)}),
+        Axis("blocks", "music2vec", (2, 4) if small else (6, 12, 24), _blocks),
         Axis("width", "music2vec", (64, 128) if small else (384, 768, 1152), _width),
         Axis("label sets", "musichubert", (1, 2, 4), lambda v: _labels(int(v), 500)),
         Axis("clusters", "musichubert", (100, 500, 2000), lambda v: _labels(1, int(v))),
@@ -55,6 +55,10 @@ def axes(size: str) -> list[Axis]:
 
 def _batch(clips: int) -> dict[str, Any]:
     return {"batch.clips": clips, "batch.per_device": clips, "mask.trim_group": clips}
+
+
+def _blocks(value: float) -> dict[str, Any]:
+    return {"model.layers": int(value), "target.top_k": min(8, int(value))}
 
 
 def _width(value: float) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def _width(value: float) -> dict[str, Any]:
 
 
 def _labels(sets: int, clusters: int) -> dict[str, Any]:
-    return {"targets": ("mfcc39",) * sets, "clusters": (clusters,) * sets}
+    """Labels are given: what front ends take is apart (`benchmarks.codebook`)."""
+    targets = ("mfcc39", "chroma24", "cqt84", "mfcc60")[:sets]
+    return {"targets": ",".join(targets), "clusters": ",".join([str(clusters)] * sets)}
 
 
 def config_flags(axis: Axis, value: float, size: str, device: str) -> list[str]:

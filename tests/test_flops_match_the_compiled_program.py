@@ -32,6 +32,13 @@ def one_block(variant="crop5s", **fields):
     return objective_of(variant, model__layers=1, target__top_k=1, model__layer_drop=0.0, **fields)
 
 
+def on_padding(model) -> int:
+    """Of the positional convolutions, with the padding's zeros: our count has them, XLA's has not. Of 19 taps 1 to 9
+    lie outside at either end."""
+    half = max(3, model.positional_kernel // model.positional_depth) // 2
+    return model.positional_depth * 2 * half * (half + 1) * model.width**2 // model.positional_groups
+
+
 def compiled_flops(function, *arguments) -> float:
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
@@ -56,12 +63,12 @@ def test_encoder_and_its_parts_match(variant):
     no_block = dataclasses.replace(model, layers=0)
     frames = frame_count(SAMPLES, model.conv_layers)
     block = transformer_flops(model, frames) - transformer_flops(no_block, frames)
-    between = encoder_flops(no_block, SAMPLES) - conv_flops(model, SAMPLES)
+    between = encoder_flops(no_block, SAMPLES) - conv_flops(model, SAMPLES) - on_padding(model)
     for counted, analytic, elementwise in [
         (convolutions, conv_flops(model, SAMPLES), 0.055),
         (embedded - convolutions, between, 0.03),
         (whole - embedded, block, 0.025),
-        (whole, encoder_flops(model, SAMPLES), 0.05),
+        (whole, encoder_flops(model, SAMPLES) - on_padding(model), 0.05),
     ]:
         assert 0.995 < counted / analytic < 1 + elementwise
 

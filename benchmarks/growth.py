@@ -1,6 +1,6 @@
 """How an update's time and memory grow with clips, model, label sets and clusters: a table and a picture.
 
-    python -m benchmarks.growth                       base model, two cores, about half an hour
+    python -m benchmarks.growth                       base model, two cores, a quarter of an hour
     python -m benchmarks.growth --size=demo           a minute or two
 
 One thing at a time is changed in an update of one crop of 5 s. Each case has a process of its own, whose greatest
@@ -10,7 +10,6 @@ these versions, is not measured again.
 
 import argparse
 import itertools
-import json
 import math
 import platform
 import sys
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import cores, machine, processor, versions
+from benchmarks.rows import append, is_from_here, rows_of
 from benchmarks.turns import Side
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
@@ -92,11 +92,9 @@ def main(argv: list[str]) -> None:
         for value in axis.values:
             if not any(_is_of(row, axis, value) for row in rows_of(file)):
                 row = measured(axis, value, flags.size, flags.device, flags.repeats)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("a") as opened:
-                    print(json.dumps(row), file=opened)
+                append(row, file)
                 print(f"{axis.name} {value:g}: {np.median(row['seconds']):.3g} s", flush=True)
-    rows = [row for row in rows_of(file) if _of_this_machine(row)]
+    rows = [row for row in rows_of(file) if is_from_here(row, PACKAGES)]
     print(table(rows))
     draw(rows, file.with_suffix(".png"))
 
@@ -112,17 +110,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def _of_this_machine(row: Mapping[str, Any]) -> bool:
-    known = {name: number for name, number in row["versions"].items() if name != "python"}
-    return row["machine"]["processor"] == processor() and known == versions(PACKAGES)
-
-
 def _is_of(row: Mapping[str, Any], axis: Axis, value: float) -> bool:
-    return row["axis"] == axis.name and row["value"] == value and _of_this_machine(row)
+    return row["axis"] == axis.name and row["value"] == value and is_from_here(row, PACKAGES)
 
 
 def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> dict[str, Any]:
@@ -161,7 +150,7 @@ def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line a case: its cost, and each beside that of the line before."""
+    """A line a case, and where attention overtakes the conv stack."""
     lines = [
         "",
         "| | | parameters, M | GFLOP | s | GiB | GFLOP/s | conv stack, s | attention, s |",

@@ -20,7 +20,6 @@ A row with machine, versions and all times is appended to --results.
 
 import argparse
 import datetime
-import json
 import platform
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import cores, machine, processor, versions
+from benchmarks.rows import append
 from benchmarks.turns import Side, in_turns
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
@@ -53,13 +53,6 @@ def main(argv: list[str]) -> None:
     print(table(row))
     if options.results:
         append(row, Path(options.results))
-
-
-def append(row: Mapping[str, Any], file: Path) -> None:
-    """One more line of results."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as opened:
-        print(json.dumps(row), file=opened)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -13,7 +13,6 @@ packages of pure Python that can be carried along:
 """
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -24,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine, processor, versions
-from benchmarks.pretrain import PACKAGES, append, compare, described, parse
+from benchmarks.machine import machine
+from benchmarks.pretrain import PACKAGES, compare, described, parse
+from benchmarks.rows import append, is_from_here, rows_of
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 
@@ -93,15 +93,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def is_of(row: Mapping[str, Any], case: argparse.Namespace) -> bool:
     """Whether the row measured this case with this processor and these versions of the packages."""
     asked = {name: value for name, value in vars(case).items() if name != "results"}
-    known = {name: number for name, number in row["versions"].items() if name != "python"}
-    return row["options"] == asked and known == versions(PACKAGES) and row["machine"]["processor"] == processor()
+    return row["options"] == asked and is_from_here(row, PACKAGES)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

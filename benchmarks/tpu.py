@@ -10,13 +10,13 @@ fields of the config can be given as --config.FIELD=VALUE. A row is appended to 
 
 import argparse
 import datetime
-import json
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import versions
+from benchmarks.rows import append
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.config import load
 from musicssl_jax.errors import UserError
@@ -46,10 +46,7 @@ def main(argv: list[str]) -> None:
     row["flags"] = [*fields(flags), *rest]
     print(table(row))
     if flags.results:
-        file = Path(flags.results)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as opened:
-            print(json.dumps(row), file=opened)
+        append(row, Path(flags.results))
 
 
 def fields(flags: argparse.Namespace) -> list[str]:

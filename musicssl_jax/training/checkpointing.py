@@ -75,7 +75,7 @@ class Checkpoints:
         if self._config.keep_every:
             rules.append(policies.EveryNSteps(self._config.keep_every))
         if self._config.keep_hours:
-            rules.append(policies.EveryNSeconds(int(self._config.keep_hours * 3600)))
+            rules.append(policies.EveryNSeconds(max(1, round(self._config.keep_hours * 3600))))
         return ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(rules),
             cleanup_tmp_directories=True,

@@ -7,11 +7,11 @@ and is looked up when asked for: processes that decode audio need shapes of NumP
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Int16, Key, Shaped, UInt16
+    from jaxtyping import Array, Bool, Float, Int, Int16, Key, Shaped, UInt16, UInt32
 else:
     try:
         import jaxtyping
-        from jaxtyping import Bool, Float, Int, Int16, Key, Shaped, UInt16
+        from jaxtyping import Bool, Float, Int, Int16, Key, Shaped, UInt16, UInt32
 
         def __getattr__(name):
             if name == "Array":
@@ -25,6 +25,6 @@ else:
                 return Any
 
         Array = Any
-        Bool = Float = Int = Int16 = Key = Shaped = UInt16 = _Untyped
+        Bool = Float = Int = Int16 = Key = Shaped = UInt16 = UInt32 = _Untyped
 
-__all__ = ["Array", "Bool", "Float", "Int", "Int16", "Key", "Shaped", "UInt16"]
+__all__ = ["Array", "Bool", "Float", "Int", "Int16", "Key", "Shaped", "UInt16", "UInt32"]

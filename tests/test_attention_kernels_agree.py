@@ -7,7 +7,8 @@ import pytest
 from run_fixtures import tiny_config
 
 from musicssl_jax.errors import UserError
-from musicssl_jax.models.attention import _all_heads, _splash, attend, choose_kernel
+from musicssl_jax.models.attention import _splash, attend, choose_kernel
+from musicssl_jax.models.layers import dropout
 from musicssl_jax.models.objective import make_objective
 from musicssl_jax.train import train
 
@@ -49,23 +50,41 @@ def test_the_tpu_kernel_gives_the_same_values_and_gradients(dtype, padded):
         np.testing.assert_allclose(ours, theirs, atol=TOLERANCE[dtype])
 
 
-def test_scores_made_anew_for_the_gradient_lose_the_same_weights():
-    """In training nothing of frames x frames is kept; 1e-6: the same sums, compiled apart."""
-    query, key, value, weights = inputs(150, jnp.float32)
+def softmax_of_products(query, key, value, padding, rate, keys):
+    """Attention as the formula has it, whose gradient JAX finds."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision="highest") / query.shape[-1] ** 0.5
+    if padding is not None:
+        scores = jnp.where(padding[:, None, None, :], -jnp.inf, scores)
+    return jnp.einsum("bhqk,bkhd->bqhd", dropout(jax.nn.softmax(scores), rate, keys), value, precision="highest")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_the_gradient_written_out_is_the_one_of_the_formula(dtype, padded, rate):
+    *parts, cotangent = inputs(150, dtype)
+    padding = jnp.arange(150)[None] >= jnp.array([[150], [90]]) if padded else None
     keys = jax.random.split(jax.random.key(7), 2)
 
-    def total(attention):
-        return lambda *qkv: jnp.sum(attention(*qkv, None, 0.3, keys) * weights)
+    def total(attention, *parts):
+        return jnp.sum(attention(*parts, padding, rate, keys).astype(jnp.float32) * cotangent)
 
-    kept, anew = (jax.grad(total(f), (0, 1, 2))(query, key, value) for f in (_all_heads, attend))
-    for ours, theirs in zip(anew, kept, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * float(jnp.abs(theirs).max()))
-    largest = {
-        f: max(leaf.size for leaf in jax.tree.leaves(jax.vjp(total(f), query, key, value)[1]))
-        for f in (_all_heads, attend)
-    }
-    assert largest[_all_heads] == 2 * 2 * 150 * 150
-    assert largest[attend] == query.size
+    def differentiated(attention, dtype):
+        return jax.value_and_grad(total, (1, 2, 3))(attention, *(part.astype(dtype) for part in parts))
+
+    (ours, by_ours), (exact, by_exact) = differentiated(attend, dtype), differentiated(softmax_of_products, jnp.float32)
+    np.testing.assert_allclose(ours, exact, rtol=TOLERANCE[dtype], atol=150 * TOLERANCE[dtype])
+    for ours, exact in zip(by_ours, by_exact, strict=True):
+        largest = float(jnp.abs(exact).max())
+        np.testing.assert_allclose(ours.astype(jnp.float32), exact, atol=TOLERANCE[dtype] * largest)
+
+
+def test_nothing_of_frames_by_frames_is_kept_for_the_gradient():
+    query, key, value, _ = inputs(150, jnp.float32)
+    keys = jax.random.split(jax.random.key(7), 2)
+    _, backward = jax.vjp(lambda *parts: attend(*parts, None, 0.3, keys), query, key, value)
+    largest = max(leaf.size for leaf in jax.tree.leaves(backward) if hasattr(leaf, "size"))
+    assert largest == query.size < 2 * 2 * 150 * 150
 
 
 @pytest.mark.parametrize(

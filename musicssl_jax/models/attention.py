@@ -37,9 +37,7 @@ def attend(
     if kernel == "splash":
         return _splash(query, key, value, padding)
     if keys is not None:
-        # Scores are made anew for the backward pass: kept, they are the most that an update holds, T x T for each head.
-        training = jax.checkpoint(_all_heads, static_argnums=4, prevent_cse=False)
-        return training(query, key, value, padding, rate, keys)
+        return _all_heads(query, key, value, padding, rate, keys)
 
     def by_heads(query, key, value):
         return _by_heads(query, key, value, padding)
@@ -120,19 +118,47 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
     return jnp.swapaxes(attention(*heads_first, segment), 1, 2)[:, :frames]
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _all_heads(query, key, value, padding, rate, keys):
-    precision = precision_of(query.dtype)
-    scores = jnp.einsum(
-        "bqhd,bkhd->bhqk",
-        query * query.shape[-1] ** -0.5,
-        key,
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
-    if padding is not None:
-        scores = jnp.where(padding[:, None, None, :], -jnp.inf, scores)
-    weights = dropout(jax.nn.softmax(scores), rate, keys).astype(query.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision)
+    """For the gradient neither scores nor weights are kept, T x T for each head and the most that an update would hold.
+
+    They are made anew from each query's log of its sum of exponentials, without a pass over scores for sums: those of
+    the gradient are products of results with their own gradients (Dao et al., arXiv 2205.14135, appendix B.2).
+    """
+    return _forward(query, key, value, padding, rate, keys)[0]
+
+
+def _forward(query, key, value, padding, rate, keys):
+    scores = _scores(query, key, padding)
+    total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+    weights = dropout(jnp.exp(scores - total), rate, keys).astype(query.dtype)
+    result = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision_of(query.dtype))
+    return result, (query, key, value, padding, keys, result, total)
+
+
+def _scores(query, key, padding):
+    scores = _float32_product("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
+    return scores if padding is None else jnp.where(padding[:, None, None, :], -jnp.inf, scores)
+
+
+def _float32_product(axes, a, b):
+    return jnp.einsum(axes, a, b, precision=precision_of(a.dtype), preferred_element_type=jnp.float32)
+
+
+def _backward(rate, saved, g):
+    query, key, value, padding, keys, result, total = saved
+    product = functools.partial(jnp.einsum, precision=precision_of(query.dtype))
+    weights = jnp.exp(_scores(query, key, padding) - total)
+    used = dropout(weights, rate, keys).astype(query.dtype)
+    by_weights = dropout(_float32_product("bqhd,bkhd->bhqk", g, value), rate, keys)
+    mean = _float32_product("bqhd,bqhd->bhq", g, result)[..., None]
+    by_scores = (weights * (by_weights - mean) * query.shape[-1] ** -0.5).astype(query.dtype)
+    by_query = product("bhqk,bkhd->bqhd", by_scores, key)
+    by_key = product("bhqk,bqhd->bkhd", by_scores, query)
+    return by_query, by_key, product("bhqk,bqhd->bkhd", used, g), None, None
+
+
+_all_heads.defvjp(_forward, _backward)
 
 
 def _by_heads(query, key, value, padding):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from musicssl_jax.models.draws import kept
 from musicssl_jax.shapes import Array, Bool, Float, Key
 
 NORM_EPSILON = 1e-5  # PyTorch's default, which the reference keeps everywhere
@@ -146,8 +147,8 @@ def dropout(x: Float[Array, "B ..."], rate: float, keys: Key[Array, " B"] | None
     """
     if rate == 0.0 or keys is None:
         return x
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+    here = jax.vmap(lambda key: kept(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(here, x / (1 - rate), 0).astype(x.dtype)
 
 
 def fold_in(keys: Key[Array, " B"] | None, data) -> Key[Array, " B"] | None:

@@ -11,7 +11,6 @@ from flax import traverse_util
 from run_fixtures import tiny_config
 
 from musicssl_jax.config import read
-from musicssl_jax.models.attention import QUERIES, attend
 from musicssl_jax.models.encoder import hidden_states
 from musicssl_jax.models.objective import make_objective
 
@@ -196,16 +195,3 @@ def test_the_base_model_agrees():
     with torch.no_grad():
         theirs = module(torch.from_numpy(audio), output_hidden_states=True)
     assert_layers_agree(states["hidden"], theirs.hidden_states)
-
-
-def test_attention_of_one_head_after_the_other_is_that_of_all_at_once():
-    """What a CPU does in evaluation, against the formulation of training, also where frames are padded."""
-    rng = np.random.default_rng(0)
-    frames = QUERIES + 40
-    query, key, value = (jnp.asarray(rng.normal(size=(3, frames, 4, 8)), jnp.float32) for _ in range(3))
-    padding = jnp.arange(frames) >= jnp.array([frames, 25, 7])[:, None]
-    keys = jax.random.split(jax.random.key(0), 3)
-    for hidden in (None, padding):
-        at_once = jax.jit(attend, static_argnums=4)(query, key, value, hidden, 0.0, keys)
-        by_heads = jax.jit(attend, static_argnums=4)(query, key, value, hidden, 0.0, None)
-        np.testing.assert_allclose(by_heads, at_once, atol=1e-6)

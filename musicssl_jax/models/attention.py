@@ -10,9 +10,6 @@ from jax.sharding import PartitionSpec as P
 from musicssl_jax.models.layers import dropout, precision_of
 from musicssl_jax.shapes import Array, Bool, Float, Key
 
-QUERIES = 500
-"""Whose scores a CPU holds at once; of 128, 256, 500, 750 and 1499 the fastest for 30 s of audio."""
-
 
 def attend(
     query: Float[Array, "B T H D"],
@@ -28,24 +25,13 @@ def attend(
 
     kernel: "xla", or "cudnn" or "splash", which are fused and have no dropout.
 
-    rate, keys: of the dropout of its weights, one key a clip; None: evaluation. Then a CPU takes one head after the
-    other and some queries at a time, so that scores stay in its cache: .45 of the time for 30 s and 12 heads on two
-    cores.
+    rate, keys: of the dropout of its weights, one key a clip; None: evaluation.
     """
     if kernel == "cudnn":
         return _cudnn(query, key, value, padding)
     if kernel == "splash":
         return _splash(query, key, value, padding)
-    if keys is not None:
-        return _all_heads(query, key, value, padding, rate, keys)
-
-    def by_heads(query, key, value):
-        return _by_heads(query, key, value, padding)
-
-    def all_heads(query, key, value):
-        return _all_heads(query, key, value, padding, 0.0, None)
-
-    return jax.lax.platform_dependent(query, key, value, cpu=by_heads, default=all_heads)
+    return _plain(query, key, value, padding, rate, keys)
 
 
 def choose_kernel(kernel: str, platform: str, dtype: str, rate: float, head_width: int) -> str:
@@ -119,54 +105,53 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _all_heads(query, key, value, padding, rate, keys):
+def _plain(query, key, value, padding, rate, keys):
     """For the gradient neither scores nor weights are kept, T x T for each head and the most that an update would hold.
 
-    They are made anew from each query's log of its sum of exponentials, without a pass over scores for sums: those of
-    the gradient are products of results with their own gradients (Dao et al., arXiv 2205.14135, appendix B.2).
+    They are made anew; the sums over keys that a softmax's gradient takes are products of results with their own
+    gradients (Dao et al., arXiv 2205.14135, appendix B.2).
     """
     return _forward(query, key, value, padding, rate, keys)[0]
 
 
 def _forward(query, key, value, padding, rate, keys):
     scores = _scores(query, key, padding)
-    total = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
-    weights = dropout(jnp.exp(scores - total), rate, keys).astype(query.dtype)
-    result = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision_of(query.dtype))
-    return result, (query, key, value, padding, keys, result, total)
-
-
-def _scores(query, key, padding):
-    scores = _float32_product("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
-    return scores if padding is None else jnp.where(padding[:, None, None, :], -jnp.inf, scores)
-
-
-def _float32_product(axes, a, b):
-    return jnp.einsum(axes, a, b, precision=precision_of(a.dtype), preferred_element_type=jnp.float32)
+    weights = dropout(jax.nn.softmax(scores), rate, keys).astype(query.dtype)
+    result = _frames_first(_product(weights, _heads_first(value)))
+    return result, (query, key, value, padding, keys, result)
 
 
 def _backward(rate, saved, g):
-    query, key, value, padding, keys, result, total = saved
-    product = functools.partial(jnp.einsum, precision=precision_of(query.dtype))
-    weights = jnp.exp(_scores(query, key, padding) - total)
-    used = dropout(weights, rate, keys).astype(query.dtype)
-    by_weights = dropout(_float32_product("bqhd,bkhd->bhqk", g, value), rate, keys)
-    mean = _float32_product("bqhd,bqhd->bhq", g, result)[..., None]
-    by_scores = (weights * (by_weights - mean) * query.shape[-1] ** -0.5).astype(query.dtype)
-    by_query = product("bhqk,bkhd->bqhd", by_scores, key)
-    by_key = product("bhqk,bqhd->bkhd", by_scores, query)
-    return by_query, by_key, product("bhqk,bqhd->bkhd", used, g), None, None
+    query, key, value, padding, keys, result = saved
+    scale = query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(_scores(query, key, padding))
+    used = dropout(weights, rate, keys)
+    by_used = _product(_heads_first(g), _heads_first(value).mT, jnp.float32)
+    mean = _heads_first(jnp.sum(g.astype(jnp.float32) * result, axis=-1, keepdims=True))
+    by_scores = ((used * by_used - weights * mean) * scale).astype(query.dtype)
+    # What is as large as scores stands in each product as it lies: a CPU would write it anew to transpose it.
+    by_query = _product(by_scores, _heads_first(key))
+    by_key = _product(_heads_first(query).mT, by_scores).mT
+    by_value = _product(_heads_first(g).mT, used.astype(query.dtype)).mT
+    return *map(_frames_first, (by_query, by_key, by_value)), None, None
 
 
-_all_heads.defvjp(_forward, _backward)
+def _scores(query, key, padding):
+    query = query * query.shape[-1] ** -0.5
+    scores = _product(_heads_first(query), _heads_first(key).mT, jnp.float32)
+    return scores if padding is None else jnp.where(padding[:, None, None, :], -jnp.inf, scores)
 
 
-def _by_heads(query, key, value, padding):
-    def one_head(head):
-        query, key, value = (part[:, :, None] for part in head)
-        starts = range(0, query.shape[1], QUERIES)
-        pieces = [_all_heads(query[:, i : i + QUERIES], key, value, padding, 0.0, None) for i in starts]
-        return jnp.concatenate(pieces, axis=1)[:, :, 0]
+def _heads_first(x):
+    return jnp.swapaxes(x, 1, 2)
 
-    heads = tuple(jnp.moveaxis(part, 2, 0) for part in (query, key, value))
-    return jnp.moveaxis(jax.lax.map(one_head, heads), 0, 2)
+
+_frames_first = _heads_first
+"""Its own inverse."""
+
+
+def _product(a, b, dtype=None):
+    return jnp.matmul(a, b, precision=precision_of(a.dtype), preferred_element_type=dtype)
+
+
+_plain.defvjp(_forward, _backward)

@@ -20,10 +20,11 @@ def kept(key: Key[Array, ""], probability: float, shape: tuple[int, ...]) -> Boo
     """
     if jax.random.key_impl(key) != "threefry2x32" or math.prod(shape) >= 2**32:
         return jax.random.bernoulli(key, probability, shape)
-    first, second = threefry(jax.random.key_data(key), jnp.zeros(shape, jnp.uint32), _counters(shape))
+    counters = jax.lax.iota(jnp.uint32, math.prod(shape))
+    first, second = threefry(jax.random.key_data(key), jnp.zeros_like(counters), counters)
     # `jax.random.uniform` takes the upper 23 bits for its mantissa; signed numbers compare faster on a CPU.
     mantissa = ((first ^ second) >> 9).astype(jnp.int32)
-    return mantissa < math.ceil(float(np.float32(probability)) * 2**23)
+    return (mantissa < math.ceil(float(np.float32(probability)) * 2**23)).reshape(shape)
 
 
 def threefry(
@@ -42,11 +43,3 @@ def threefry(
         high = high + schedule[(group + 1) % 3]
         low = low + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
     return high, low
-
-
-def _counters(shape):
-    """Each element's place in a row-major array."""
-    place = jnp.zeros(shape, jnp.uint32)
-    for axis, size in enumerate(shape):
-        place = place * size + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    return place

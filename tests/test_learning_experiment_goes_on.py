@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.learning.answering import run_arm
 from benchmarks.learning.controls import with_other
-from benchmarks.learning.experiment import SETTINGS, Experiment, claim
+from benchmarks.learning.experiment import PROBED, RUNS, SETTINGS, Experiment, is_done, run_folder, selected
+from benchmarks.learning.labels import OF_PROBING
+from benchmarks.learning.material import claim, prepare
 from benchmarks.learning.music import training_tracks
 from benchmarks.learning.report import JSON, MARKDOWN, PICTURES
 from benchmarks.learning.settings import SIZES, Arm, config_of
-from benchmarks.learning.training import fit_centroids, make_crops, make_program, on_device, train
+from benchmarks.learning.training import STATE, fit_centroids, make_crops, make_program, on_device, train
 from data_pipelines.musicbox import render_track
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import TrainingStopped, UserError
 from musicssl_jax.parallel import make_mesh
 
 ARMS = "music2vec; musicHuBERT mfcc; musicHuBERT, targets permuted"
@@ -119,7 +123,13 @@ def test_the_report_says_of_each_arm_and_task_what_was_learned(tmp_path, folder_
     # No baseline is left out: front ends, and the codes of each arm that has any.
     assert set(found["baselines"]) == {"MFCC", "log-mel", "chroma", "CQT", "bag of codes, mfcc"}
     text = (tmp_path / MARKDOWN).read_text()
-    assert "| music2vec, step 0 |" in text and "training heard the tracks that are probed" in text
+    assert "| music2vec, step 0 |" in text
+    assert "training heard the tracks that are probed: 15 of 15, though no label" in text
+    assert "- not asked: pitch, key, mode, chords (too few tracks answer, or all alike)" in text
+    # What scores rest on is told before training, and beside them.
+    assert last.stdout.index("tempo: 15 tracks (4 train, 2 valid, 9 test) (few: scores") < last.stdout.index("step 8")
+    assert found["about"]["counts"]["tempo"]["test"] == {"tracks": 9, "groups": 9, "windows": 9}
+    assert set(found["about"]["counts"]) == set(found["chance"])
     for picture in PICTURES.values():
         assert (tmp_path / picture).stat().st_size > 10_000
     assert "was not shown to learn" in last.stdout
@@ -142,22 +152,156 @@ def test_a_mistyped_folder_claims_nothing(tmp_path):
     assert not (tmp_path / "work" / SETTINGS).exists()
 
 
+def own(folder, **fields):
+    """An experiment of the toy size with one arm."""
+    size = SIZES["toy"]
+    return Experiment(folder, size, selected(size, "music2vec"), 1, "reporting", **fields)
+
+
 def test_a_folder_of_another_experiment_is_refused(tmp_path, folder_of_music):
     """Else its tracks and answers would be taken for these."""
-    own = Experiment(tmp_path, SIZES["toy"], (), 1, "reporting", probe_on=folder_of_music)
-    claim(own)
-    claim(dataclasses.replace(own, seeds=3))
+    claimed = own(tmp_path, probe_on=folder_of_music)
+    claim(claimed)
+    claim(dataclasses.replace(claimed, seeds=3))
     others = [{"tracks": "tuning"}, {"probe_on": None}, {"train_on": folder_of_music}, {"size": SIZES["small"]}]
-    for other in others:
+    for other in [*others, {"max_tracks": 12}]:
         with pytest.raises(UserError, match="another size, or on other music"):
-            claim(dataclasses.replace(own, **other))
+            claim(dataclasses.replace(claimed, **other))
 
 
-@pytest.mark.parametrize("flag", ["--seeds=0", "--processes=-1", "--minutes=0", "--minutes=nan"])
-def test_numbers_that_make_no_sense_are_refused(tmp_path, flag):
+@pytest.fixture
+def other_music(tmp_path, folder_of_music):
+    """The same audio with one question, for which there is a second folder."""
+    folder = tmp_path / "other"
+    shutil.copytree(folder_of_music, folder)
+    (folder / "tracks.jsonl").write_text(
+        "\n".join(json.dumps({"file": f"{number}.wav", "pitch": 60 + number % 2}) for number in range(15))
+    )
+    return folder
+
+
+@pytest.mark.parametrize("fault", ["list", "audio", "too little"])
+def test_a_command_that_ends_before_the_music_is_there_leaves_nothing_for_another(
+    tmp_path, folder_of_music, other_music, fault
+):
+    """Else the music that it was to probe would be probed in the name of the next one's."""
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "a.wav").write_text("no audio")
+    shutil.copy(folder_of_music / "0.wav", bad / "b.wav")
+    (bad / "a.jsonl").write_text(
+        {"list": '{"file": "none.wav"}', "audio": '{"file": "a.wav"}', "too little": '{"file": "b.wav"}'}[fault]
+    )
+    work = tmp_path / "work"
+    with pytest.raises(UserError, match="bad"):
+        prepare(own(work, probe_on=folder_of_music, train_on=bad), print)
+    assert not work.exists()
+    asked = prepare(own(work, probe_on=other_music, train_on=folder_of_music), print).asked
+    assert set(asked) == {"pitch"}
+
+
+def test_time_that_is_up_at_once_leaves_nothing_for_another(tmp_path, folder_of_music):
+    with pytest.raises(TrainingStopped):
+        prepare(own(tmp_path / "work", probe_on=folder_of_music, train_on=folder_of_music, deadline=1.0), print)
+    assert not (tmp_path / "work").exists()
+
+
+def test_music_that_nobody_claimed_is_not_taken(tmp_path, folder_of_music):
+    experiment = own(tmp_path / "work", probe_on=folder_of_music, train_on=folder_of_music)
+    prepare(experiment, print)
+    (experiment.folder / SETTINGS).unlink()
+    with pytest.raises(UserError, match=r"holds music.npz, probed.npz, and no settings.json"):
+        prepare(experiment, print)
+
+
+def test_a_small_experiment_does_not_take_the_music_of_a_toy(tmp_path, folder_of_music):
+    toy = own(tmp_path / "work", probe_on=folder_of_music, train_on=folder_of_music)
+    prepare(toy, print)
+    before = (toy.folder / PROBED).stat()
+    with pytest.raises(UserError, match="another size"):
+        prepare(dataclasses.replace(toy, size=SIZES["small"]), print)
+    assert (toy.folder / PROBED).stat() == before
+
+
+def test_tracks_that_training_heard_are_counted_however_their_folder_is_spelt(tmp_path, folder_of_music, other_music):
+    """Also where the lists name other files, or link to them."""
+    link = tmp_path / "link"
+    link.symlink_to(folder_of_music)
+    spelt = folder_of_music / ".." / folder_of_music.name
+    (other_music / "1.wav").unlink()
+    (other_music / "1.wav").symlink_to(folder_of_music / "1.wav")
+    for number, (probed, heard) in enumerate([(link, 15), (spelt, 15), (other_music, 1)]):
+        work = tmp_path / f"work{number}"
+        assert prepare(own(work, probe_on=probed, train_on=folder_of_music), print).heard == heard
+
+
+def test_no_more_tracks_are_used_than_wanted(tmp_path, folder_of_music):
+    said = []
+    experiment = own(tmp_path / "work", probe_on=folder_of_music, train_on=folder_of_music, max_tracks=12)
+    material = prepare(experiment, said.append)
+    assert len(material.waveforms) == 12 and len(material.training) + len(material.validation) == 12
+    assert any("12 of 15 tracks are used" in line for line in said)
+    with pytest.raises(UserError, match="its tracks answer no question: pitch is not asked: 0 tracks"):
+        prepare(dataclasses.replace(experiment, folder=tmp_path / "few", max_tracks=9), print)
+
+
+def test_answers_that_are_lost_are_given_again_or_missed_in_words(tmp_path, folder_of_music):
+    experiment = own(tmp_path / "work", probe_on=folder_of_music, train_on=folder_of_music)
+    material = prepare(experiment, print)
+    [arm] = experiment.arms
+    files = [experiment.answers_file(arm, 0, point) for point in range(3)]
+
+    def again():
+        run_arm(experiment, material, arm, 0, print)
+        return [file.read_bytes() for file in files]
+
+    whole = again()
+    files[0].unlink()
+    files[2].unlink()
+    assert again() == whole
+    files[1].unlink()
+    assert not is_done(experiment, arm, 0)
+    with pytest.raises(UserError, match=rf"point 1.npz is missing: delete .*{RUNS}/music2vec, seed 0, and the same"):
+        again()
+    shutil.rmtree(run_folder(experiment, arm, 0))
+    assert again() == whole
+    (run_folder(experiment, arm, 0) / STATE).unlink()
+    assert not is_done(experiment, arm, 0)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--seeds=0", "argument --seeds: 0: want a whole number from 1"),
+        ("--max_tracks=many", "argument --max_tracks: many: want a whole number from 1"),
+        ("--max_tracks=9", "--max_tracks is of the folders --train_on and --probe_on: give one"),
+        ("--processes=-1", "argument --processes: -1: want a whole number from 1"),
+        ("--minutes=0", "argument --minutes: 0: want a number above 0"),
+        ("--minutes=nan", "argument --minutes: nan: want a number above 0"),
+        ("--minutes=soon", "argument --minutes: soon: want a number above 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(tmp_path, flag, said):
     found = learning(tmp_path, flag)
     assert found.returncode == 2
-    assert flag.split("=")[0] in found.stderr
+    assert said in found.stderr
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = learning(workdir)
+        assert found.returncode == 2
+        assert f"{tmp_path / 'file'} is no folder that can be written to" in found.stderr
+
+
+def test_help_tells_the_format_of_folders():
+    command = [sys.executable, "-m", "benchmarks.learning", "--help"]
+    root = Path(__file__).resolve().parents[1]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert found.returncode == 0
+    for said in ("docs/learning.md", ".jsonl", *OF_PROBING.keys() - {"notes", "solos"}):
+        assert said in found.stdout
 
 
 @pytest.mark.parametrize("model", ["music2vec", "musicHuBERT"])

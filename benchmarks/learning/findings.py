@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning.experiment import BASELINES, Experiment, Material, bag_name, run_folder
+from benchmarks.learning.answering import BASELINES, bag_name
+from benchmarks.learning.experiment import Experiment, run_folder
+from benchmarks.learning.material import Material
 from benchmarks.learning.questions import chance
 from benchmarks.learning.report import Findings, Trained
 from benchmarks.learning.settings import REFERENCE, Arm, config_of

@@ -10,16 +10,9 @@ from typing import Any
 
 import jax
 
-from benchmarks.learning.experiment import (
-    Experiment,
-    Material,
-    baselines,
-    cells,
-    is_done,
-    prepare,
-    probe_baseline,
-    run_arm,
-)
+from benchmarks.learning.answering import baselines, probe_baseline, run_arm
+from benchmarks.learning.experiment import Experiment, cells, is_done
+from benchmarks.learning.material import Material, prepare
 from musicssl_jax.errors import PREEMPTED, TrainingStopped
 from musicssl_jax.programs import keep_programs
 

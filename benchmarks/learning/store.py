@@ -17,6 +17,11 @@ def once(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, 
     """The arrays in the file, which is made if it is not there."""
     if not path.exists():
         write_arrays(path, make())
+    return read_arrays(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Of an npz file."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -1,11 +1,13 @@
-"""MLP probes of benchmarks.learning: find what is planted in one layer, nothing in noise, and never see test labels."""
+"""MLP probes of benchmarks.learning: find what is planted in one layer, nothing in noise, and never see test labels;
+and no probe is thrown off by what training windows do not have."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
-from benchmarks.learning.evaluation import mlp
+from benchmarks.learning.evaluation import linear, mlp
 from benchmarks.learning.questions import Asked
 from musicssl_jax.mir.probes import Task, accuracy, split_by_group
 
@@ -59,3 +61,17 @@ def test_windows_of_a_track_decide_together(features, asked):
     found = mlp(per_track, asked._replace(task=task), EPOCHS)
     alone = mlp(per_track, asked._replace(task=dataclasses.replace(task, per_group=False)), EPOCHS)
     assert found.score > alone.score
+
+
+@pytest.mark.parametrize("known", [0.0, 1e-4], ids=["in no training window", "in one, a little"])
+@pytest.mark.parametrize("probed", [linear, lambda features, asked: mlp(features, asked, 20)], ids=["linear", "MLP"])
+def test_a_code_that_training_windows_hardly_have_decides_nothing(probed, known, asked):
+    """One test track is full of it; R² has no lower bound."""
+    rng = np.random.default_rng(4)
+    numbers = rng.standard_normal(TRACKS)[asked.task.groups]
+    task = dataclasses.replace(asked.task, labels=numbers, kind="number", score=r2_score)
+    bag = np.stack([numbers + 0.3 * rng.standard_normal(len(numbers)), np.zeros_like(numbers)], 1)[None]
+    train, test = (np.flatnonzero(part) for part in (asked.parts.train, asked.parts.test))
+    bag[0, train[0], 1] = known
+    bag[0, asked.task.groups == asked.task.groups[test[0]], 1] = 1.0
+    assert probed(bag, asked._replace(task=task)).score > 0.7

@@ -1,25 +1,29 @@
 """Objectives whose targets say nothing of the clip: what their encoders learn, targets did not teach.
 
 The targets are those of other crops, drawn for themselves: of other clips of the *same* batch they would not do, since
-targets that are normalised over a batch say of each clip what the others lack.
+targets that are normalised over a batch say of each clip what the others lack. Nor are they of the clip's own piece of
+music, which has the same key, tempo and instruments.
 
 `permuted`: a clip gets the targets of one other crop, whole: they keep their course in time.
-`redrawn`: each frame gets the target of a random frame of any other crop: only how common each is is left.
+`redrawn`: each frame gets the target of a random frame of the other crops: only how common each is is left.
 """
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.learning.settings import Control
 from musicssl_jax.models.data2vec import Data2Vec
 from musicssl_jax.models.hubert import Hubert
-from musicssl_jax.shapes import Array, Shaped
+from musicssl_jax.shapes import Array, Int, Shaped
 
 Batch = dict[str, Array]
 
 OTHER = "other/"
 """What a batch's columns of the other crops begin with."""
+PIECE = "piece"
+"""A batch's column of which piece of music each clip is of."""
 
 
 def with_other(batch: Batch, other: Batch) -> Batch:
@@ -32,12 +36,27 @@ def other_of(batch: Batch) -> Batch:
     return {name.removeprefix(OTHER): column for name, column in batch.items() if name.startswith(OTHER)}
 
 
-def mistaken(control: Control, targets: Shaped[Array, "B T X"], draw: Shaped[Array, " B"]) -> Shaped[Array, "B T X"]:
-    """What the control makes of the other crops' targets. draw: numbers that differ from step to step."""
+def mistaken(control: Control, targets: Shaped[Array, "B T X"], batch: Batch) -> Shaped[Array, "B T X"]:
+    """What the control makes of the other crops' targets."""
     if control == "permuted":
         return targets
-    frames = targets.reshape(-1, targets.shape[-1])
-    return jax.random.permutation(jax.random.key(draw[0]), frames).reshape(targets.shape)
+    clips, frames = targets.shape[:2]
+    key = jax.random.key(batch["draw"][0])  # which differs from step to step
+    crop = _of_other_pieces(key, batch[PIECE], batch[OTHER + PIECE], frames)
+    return targets[crop, jax.random.randint(jax.random.fold_in(key, 1), (clips, frames), 0, frames)]
+
+
+def _of_other_pieces(
+    key: Array, own: Int[Array, " B"], others: Int[Array, " B"], frames: int
+) -> Int[Array, "B {frames}"]:
+    """For each frame of each clip one of the other crops, all that are not of the clip's piece being equally likely.
+
+    There is always one, the crop that was drawn for the clip, but where the music is a single piece: it is any, then.
+    """
+    allowed = own[:, None] != others
+    first = jnp.argsort(~allowed, axis=1)  # those that are allowed, before those that are not
+    number = jax.random.randint(key, (len(own), frames), 0, allowed.sum(axis=1, keepdims=True))
+    return jnp.take_along_axis(first, number, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +70,7 @@ class MistakenData2Vec(Data2Vec):
         other, encoder = other_of(batch), self.encoder(params)
         waveform = self.waveform(other)
         frames = encoder.project(encoder.features(waveform))
-        return mistaken(self.control, super().targets(params, teacher, waveform, frames, other), batch["draw"])
+        return mistaken(self.control, super().targets(params, teacher, waveform, frames, other), batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +80,7 @@ class MistakenHubert(Hubert):
     control: Control = "permuted"
 
     def labels(self, frozen, batch):
-        return mistaken(self.control, super().labels(frozen, other_of(batch)), batch["draw"])
+        return mistaken(self.control, super().labels(frozen, other_of(batch)), batch)
 
 
 def with_control(objective: Data2Vec | Hubert, control: Control) -> Data2Vec | Hubert:

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from benchmarks.learning.controls import with_control, with_other
+from benchmarks.learning.controls import PIECE, with_control, with_other
 from benchmarks.learning.settings import Arm, Size, config_of
 from benchmarks.learning.store import write_arrays
 from musicssl_jax.models.objective import make_objective
-from musicssl_jax.shapes import Array, Float, Int16, Shaped
+from musicssl_jax.shapes import Array, Float, Int, Int16, Shaped
 from musicssl_jax.targets.filter_bank import frame_grid
 from musicssl_jax.targets.fitting import FitOptions, fit_codebook
 from musicssl_jax.targets.front_ends import make_front_end
@@ -29,7 +29,7 @@ from musicssl_jax.training.step import make_train_step, make_valid_step, sharded
 STATE = "state.npz"
 OTHER_STEPS = 1 << 24
 LOG_POINTS = 40
-"""Rows of a run's curves; each is the mean of the steps since the one before."""
+"""Rows of a run's curves, or a few less; each is the mean of the steps since the one before."""
 
 
 class Tracks(NamedTuple):
@@ -40,8 +40,12 @@ class Tracks(NamedTuple):
     std: Float[Array, " tracks"]
 
 
-Crops = Callable[[Tracks, Any, Any], dict[str, Shaped[Array, "1 B ..."]]]
-"""(tracks, seed, step) -> a batch."""
+class Crops(Protocol):
+    """Draws a batch. avoid: of each clip the piece that it must not be of."""
+
+    def __call__(
+        self, tracks: Tracks, seed: Any, step: Any, avoid: Int[Array, " B"] | None = None
+    ) -> dict[str, Shaped[Array, "1 B ..."]]: ...
 
 
 class Program(NamedTuple):
@@ -72,17 +76,16 @@ def make_program(arm: Arm, size: Size, codebooks: dict[tuple[str, int], np.ndarr
     frozen = target_sets(fronts, [*(codebooks[one] for one in labelled), *regressed], mesh)
     margin = max((front.margin for front in fronts), default=0)
     crops = make_crops(config, margin)
-    if arm.control:
-        crops = _with_other_crops(crops)
+    draw = _with_other_crops(crops) if arm.control else crops
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(state, frozen, tracks, seed):
         step = make_train_step(objective, optimizer, schedule, mesh, seed)
-        return step(state, frozen, crops(tracks, seed, state.step))
+        return step(state, frozen, draw(tracks, seed, state.step))
 
     @jax.jit
     def validate(state, frozen, tracks, number):
-        return make_valid_step(objective, mesh, 0)(state, frozen, crops(tracks, 0, number), number)
+        return make_valid_step(objective, mesh, 0)(state, frozen, draw(tracks, 0, number), number)
 
     return Program(
         config,
@@ -115,11 +118,14 @@ def make_crops(config: Any, margin: int) -> Crops:
     clips, hop = config.batch.clips, frame_grid(config).hop
     samples = round(config.data.crop_seconds * config.data.sample_rate)
 
-    def crops(tracks, seed, step):
+    def crops(tracks, seed, step, avoid=None):
         key = jax.random.fold_in(jax.random.key(seed), step)
         of_track, of_start, of_draw = jax.random.split(key, 3)
         count, length = tracks.pcm.shape[0], tracks.pcm.shape[1] - 2 * margin
-        which = jax.random.randint(of_track, (clips,), 0, count)
+        if avoid is None:
+            which = jax.random.randint(of_track, (clips,), 0, count)
+        else:  # so many pieces further on: all others are equally likely
+            which = (avoid + jax.random.randint(of_track, (clips,), 1, count)) % count
         starts = jax.random.randint(of_start, (clips,), 0, (length - samples) // hop + 1) * hop
         cut = jax.vmap(lambda *at: jax.lax.dynamic_slice(tracks.pcm, at, (1, samples + 2 * margin))[0])(which, starts)
         batch = {
@@ -130,6 +136,7 @@ def make_crops(config: Any, margin: int) -> Crops:
             "real_after": jnp.minimum(length - samples - starts, margin),
             "mean": tracks.mean[which],
             "std": tracks.std[which],
+            PIECE: which,
             "row": jnp.arange(clips),
             "weight": jnp.ones(clips),
             "draw": jax.random.bits(of_draw, (clips,)),
@@ -139,9 +146,15 @@ def make_crops(config: Any, margin: int) -> Crops:
     return crops
 
 
-def _with_other_crops(crops: Crops) -> Crops:
-    """For controls: beside each batch another one, of steps that no run comes to."""
-    return lambda tracks, seed, step: with_other(crops(tracks, seed, step), crops(tracks, seed, step + OTHER_STEPS))
+def _with_other_crops(crops: Crops) -> Callable[[Tracks, Any, Any], dict[str, Array]]:
+    """For controls: beside each clip another one, of another piece, drawn by steps that no run comes to. Where there is
+    but one piece, of that."""
+
+    def both(tracks, seed, step):
+        own = crops(tracks, seed, step)
+        return with_other(own, crops(tracks, seed, step + OTHER_STEPS, avoid=own[PIECE][0]))
+
+    return both
 
 
 def fit_centroids(
@@ -195,8 +208,7 @@ def train(
     pause: called after each row of the curve; what it raises ends the run, which goes on from there the next time.
     """
     steps = program.config.steps
-    stops = [round(steps * n / (size.points - 1)) for n in range(size.points)]
-    every = max(1, steps // LOG_POINTS)
+    stops, rows_at = _schedule(steps, size.points)
     state = program.init(seed)
     curve: list[dict[str, float]] = []
     seconds = 0.0
@@ -212,7 +224,7 @@ def train(
         if step == begun + 1:  # the time before is the compiler's
             jax.block_until_ready(row)
             began = time.perf_counter()
-        if step % every and step not in stops:
+        if step not in rows_at:
             continue
         jax.block_until_ready(row)
         seconds += time.perf_counter() - began
@@ -227,6 +239,14 @@ def train(
             _save(folder, state, curve, seconds)
             raise
         began = time.perf_counter()
+
+
+def _schedule(steps: int, points: int) -> tuple[list[int], set[int]]:
+    """The steps of the points of evaluation, and those of the curve's rows: equally far apart, those among them."""
+    between = max(1, min(steps, LOG_POINTS) // (points - 1))
+    stops = [round(steps * n / (points - 1)) for n in range(points)]
+    rows = (points - 1) * between
+    return stops, {round(steps * n / rows) for n in range(1, rows + 1)}
 
 
 def _mean_row(step: int, rows: list[dict[str, Array]]) -> dict[str, float]:

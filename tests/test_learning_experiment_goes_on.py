@@ -321,26 +321,6 @@ def test_help_tells_the_format_of_folders():
         assert said in found.stdout
 
 
-@pytest.fixture(scope="module")
-def two_pieces(tmp_path_factory):
-    """Two files, of which the second is held out."""
-    folder = tmp_path_factory.mktemp("two")
-    for number in range(2):
-        waveform, _ = render_track([8, number], "plucked", seconds=4.0, sample_rate=16_000)
-        soundfile.write(folder / f"{number}.wav", waveform, 16_000)
-    (folder / "tracks.jsonl").write_text("\n".join(json.dumps({"file": f"{n}.wav"}) for n in range(2)))
-    return folder
-
-
-def test_controls_are_refused_where_there_is_no_other_piece(tmp_path, two_pieces, folder_of_music):
-    size = SIZES["toy"]
-    wanted = Experiment(tmp_path, size, selected(size, "music2vec, targets permuted"), 1, "reporting")
-    wanted = dataclasses.replace(wanted, train_on=two_pieces, probe_on=folder_of_music)
-    with pytest.raises(UserError, match="one piece to train on, and controls take their targets from another one"):
-        prepare(wanted, lambda _: None)
-    assert prepare(dataclasses.replace(wanted, arms=selected(size, "music2vec")), lambda _: None)
-
-
 @pytest.mark.parametrize("pieces", [2, 3, 200])
 def test_other_crops_are_of_other_pieces_all_equally_often(pieces):
     config = config_of(Arm("music2vec", "music2vec"), SIZES["toy"])

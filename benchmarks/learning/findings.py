@@ -1,21 +1,80 @@
-"""From the files of answers and curves to what the report shows: scores over seeds, verdicts, conditions."""
+"""From the files of answers and curves to what is shown: scores over seeds, verdicts, conditions."""
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.learning.answering import BASELINES, bag_name
+from benchmarks.learning.evaluation import Answers
 from benchmarks.learning.experiment import Experiment, run_folder
 from benchmarks.learning.material import Material
-from benchmarks.learning.questions import chance
-from benchmarks.learning.report import Findings, Trained
+from benchmarks.learning.questions import Asked, chance
+from benchmarks.learning.scores import Scored, over_seeds
 from benchmarks.learning.settings import REFERENCE, Arm, config_of
 from benchmarks.learning.store import AllAnswers, nested
 from benchmarks.learning.training import STATE
-from benchmarks.learning.verdicts import Scored, condition, judge, judge_harmony, over_seeds
-from musicssl_jax.flops import update_flops
+from benchmarks.learning.verdicts import Condition, Harmony, Learned, condition, judge, judge_harmony
+from musicssl_jax.flops import encoder_flops, update_flops
 from musicssl_jax.models.objective import make_objective
+
+
+class Trained(NamedTuple):
+    """One arm. steps: at its points. course: probe -> question -> the score at each point that it was asked at, None
+    elsewhere. layers: probe -> question -> validation score of each layer at the end, mean over seeds; chosen: the
+    layer that was taken, by seed. curves, conditions, seconds: by seed. audio_hours, flop, encoder_flop: of one seed's
+    run; the last of the encoder's passes forward alone."""
+
+    name: str
+    model: str
+    steps: list[int]
+    course: dict[str, dict[str, list[Scored | None]]]
+    layers: dict[str, dict[str, np.ndarray]]
+    chosen: dict[str, dict[str, list[int]]]
+    curves: list[list[dict[str, float]]]
+    conditions: list[Condition]
+    seconds: list[float]
+    audio_hours: float
+    flop: float
+    encoder_flop: float
+
+    def asked(self, probe: str, question: str) -> list[Scored]:
+        """Scores at the points that it was asked at, from step 0 to the last."""
+        return [scored for scored in self.course[probe][question] if scored is not None]
+
+    def last(self, probe: str, question: str) -> Scored:
+        return self.asked(probe, question)[-1]
+
+
+class Split(NamedTuple):
+    """How many tracks a question has in each part."""
+
+    train: int
+    valid: int
+    test: int
+
+
+class Findings(NamedTuple):
+    """All that is shown. baselines: name -> probe -> question -> score. chance, split: by question."""
+
+    about: dict[str, Any]
+    arms: list[Trained]
+    baselines: dict[str, dict[str, dict[str, Scored]]]
+    chance: dict[str, float]
+    split: dict[str, Split]
+    learned: dict[str, dict[str, list[Learned]]]
+    """Of each arm that is no control: probe -> verdicts, one a question."""
+    harmony: dict[str, list[Harmony]]
+    """By probe."""
+
+    @property
+    def questions(self) -> list[str]:
+        return list(self.chance)
+
+    @property
+    def probes(self) -> list[str]:
+        return list(self.harmony)
 
 
 def collect(experiment: Experiment, material: Material, about: dict[str, Any]) -> Findings:
@@ -35,9 +94,14 @@ def collect(experiment: Experiment, material: Material, about: dict[str, Any]) -
         arms=list(trained.values()),
         baselines=baselines,
         chance={name: chance(asked) for name, asked in material.asked.items()},
+        split={name: _split(asked) for name, asked in material.asked.items()},
         learned={arm.name: _learned(experiment, arm, trained, list(material.asked)) for arm in own},
         harmony={probe: _harmony(own, trained, baselines, probe) for probe in experiment.size.probes},
     )
+
+
+def _split(asked: Asked) -> Split:
+    return Split(*(len(np.unique(asked.task.groups[part])) for part in asked.parts))
 
 
 def _learned(experiment: Experiment, arm: Arm, trained: dict[str, Trained], questions: list[str]) -> dict[str, list]:
@@ -47,8 +111,8 @@ def _learned(experiment: Experiment, arm: Arm, trained: dict[str, Trained], ques
         probe: [
             judge(
                 question,
-                [scored for scored in trained[arm.name].course[probe][question] if scored is not None],
-                {f"targets {one.control}": trained[one.name].last(probe, question) for one in controls},
+                trained[arm.name].asked(probe, question),
+                {f"targets {one.control}": trained[one.name].asked(probe, question) for one in controls},
             )
             for question in questions
         ]
@@ -62,12 +126,11 @@ def _harmony(own: list[Arm], trained: dict[str, Trained], baselines: dict, probe
 
     if REFERENCE not in trained:
         return []
-    found = [
+    return [
         judge_harmony(arm.name, scores(arm.name), scores(REFERENCE), baselines[bag_name(arm)][probe])
         for arm in own
         if arm.targets and arm.name != REFERENCE
     ]
-    return [one for one in found if one]
 
 
 def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
@@ -78,7 +141,15 @@ def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
     ]
     curves, seconds = zip(*(_curve(experiment, arm, seed) for seed in range(experiment.seeds)), strict=True)
     samples = round(config.data.crop_seconds * config.data.sample_rate)
+    objective = make_objective(config)
     guessing = {t: material.guessing[t, k] for t, k in zip(arm.targets, arm.clusters, strict=True)}
+
+    def at_the_end(of: Callable[[list[Answers]], Any]) -> dict[str, dict[str, Any]]:
+        return {
+            probe: {name: of([of_seed[-1][probe][name] for of_seed in answers]) for name in material.asked}
+            for probe in size.probes
+        }
+
     return Trained(
         name=arm.name,
         model=arm.model,
@@ -93,15 +164,14 @@ def _trained(experiment: Experiment, material: Material, arm: Arm) -> Trained:
             }
             for probe in experiment.size.probes
         },
-        layers={
-            question: np.mean([of_seed[-1]["linear"][question].layers for of_seed in answers], axis=0)
-            for question in material.asked
-        },
+        layers=at_the_end(lambda found: np.mean([one.layers for one in found], axis=0)),
+        chosen=at_the_end(lambda found: [one.layer * size.layer_step for one in found]),
         curves=list(curves),
         conditions=[condition(curve, config.objective, config.collapse, guessing) for curve in curves],
         seconds=list(seconds),
         audio_hours=config.steps * config.batch.clips * config.data.crop_seconds / 3600,
-        flop=float(config.steps * update_flops(make_objective(config), samples)),
+        flop=float(config.steps * update_flops(objective, samples)),
+        encoder_flop=float(config.steps * config.batch.clips * encoder_flops(objective.model, samples)),
     )
 
 

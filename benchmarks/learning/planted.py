@@ -3,11 +3,10 @@
     python -m benchmarks.learning.planted --workdir=runs/planted        a few minutes on two cores
 
 Trains each of PLANTED on musicbox tracks, says how it ended and by which figures, and draws the curves of
-docs/healthy.md.
+docs/healthy.md; the figures themselves are benchmarks/results/planted_curves.json.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.learning.figures import shown, write_figures
 from benchmarks.learning.music import TRAINING_SEED, VALIDATION_SEED, training_tracks
-from benchmarks.learning.report import draw_curves
+from benchmarks.learning.pictures import draw_curves
 from benchmarks.learning.settings import SIZES, Arm, config_of
 from benchmarks.learning.training import fit_centroids, make_program, on_device, train
 from benchmarks.learning.verdicts import COLLAPSED, GUESSES, HEALTHY, MEMORISES, Condition, condition
@@ -25,6 +25,7 @@ from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.shapes import Int16
 
+JSON, PICTURE = "curves.json", "curves.png"
 STEPS = 240
 TRACKS, SECONDS, SAMPLE_RATE = 24, 4.0, 16_000
 
@@ -70,13 +71,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--workdir", default="runs/planted", help="folder of the runs (default %(default)s)")
     folder = Path(parser.parse_args(argv).workdir).expanduser()
     music = planted_music()
-    curves = {}
+    curves, runs = {}, {}
     for name, planted in PLANTED.items():
-        found, curves[name] = run_planted(planted, music, folder / name)
+        found, curve = run_planted(planted, music, folder / name)
+        curves[name] = [curve]
+        runs[name] = {"ended": found.name, "why": found.why, "curve": shown(curve)}
         print(f"{name}: {found.name} ({found.why})", flush=True)
-    (folder / "curves.json").write_text(json.dumps(curves))
-    draw_curves(curves, folder / "curves.png")
-    print(f"planted: {folder / 'curves.json'}, {folder / 'curves.png'}")
+    write_figures(runs, folder / JSON)
+    draw_curves(curves, folder / PICTURE)
+    print(f"planted: {folder / JSON}, {folder / PICTURE}")
 
 
 def planted_music() -> Music:

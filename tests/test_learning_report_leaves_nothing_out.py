@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.learning.findings import Findings, Split, Trained
+from benchmarks.learning.findings import Findings, Trained
 from benchmarks.learning.pictures import draw_curves
+from benchmarks.learning.questions import Counts
 from benchmarks.learning.report import JSON, MARKDOWN, PICTURES, best_of_all, equal_and_not, write
 from benchmarks.learning.scores import over_seeds
 from benchmarks.learning.verdicts import Condition, judge, judge_harmony
@@ -47,6 +48,13 @@ def trained(name, pitch, seconds, flop=2e12):
     )
 
 
+def split(*tracks: int, group: int):
+    return {
+        part: Counts(count, count // group, 2 * count)
+        for part, count in zip(("train", "valid", "test"), tracks, strict=True)
+    }
+
+
 @pytest.fixture
 def findings():
     controls = {
@@ -67,7 +75,7 @@ def findings():
         arms=[arm, *controls.values()],
         baselines={"log-mel": {"linear": scores, "mlp": lower}},
         chance={"pitch": 0.1, "mode": 0.5},
-        split={"pitch": Split(5, 3, 12), "mode": Split(4, 2, 9)},
+        split={"pitch": split(5, 3, 12, group=1), "mode": split(4, 2, 8, group=2)},
         learned={"music2vec": learned},
         harmony={probe: [judge_harmony("chroma", lower, lower, lower)] for probe in PROBES},
     )
@@ -98,7 +106,7 @@ def test_all_of_it_is_written(findings, tmp_path):
     assert "learned pitch (weak); was not shown to learn mode" in said
     assert "- linear: learned pitch (weak: in seed 1 not apart from targets redrawn (+0.030" in text
     assert "added later and changes no verdict" in text
-    assert "| *tracks that train, validate, test* | 5, 3, 12 | 4, 2, 9 |" in text
+    assert "validate, test* | 5, 3, 12 | 4 in 2 groups, 2 in 1 groups, 8 in 4 groups |" in text
     assert "- pitch: log-mel 0.90" in text and "linear: best of all: pitch: log-mel 0.90" in said
     assert "music2vec: equal for all are 20 updates" in text and "1 to 4 device seconds" in text
     assert "whether chroma hears harmony cannot be told: not asked were key, chords" in text
@@ -110,7 +118,7 @@ def test_all_of_it_is_written(findings, tmp_path):
     }
     assert arm["chosen_layer"]["mlp"]["pitch"] == [1, 0]
     assert arm["scores"]["linear"]["pitch"][-1]["seeds"] == [0.72, 0.78]
-    assert found["split"]["mode"] == {"train": 4, "valid": 2, "test": 9}
+    assert found["split"]["mode"]["test"] == {"tracks": 8, "groups": 4, "windows": 16}
     verdict = found["learned"]["music2vec"]["linear"][0]
     assert verdict["learned"] and verdict["weak"] and verdict["strength"]["worst_seed"] == pytest.approx(-0.03)
     assert [one["comparison"]["difference"] for one in verdict["strength"]["by_seed"]] == pytest.approx([0.22, 0.03])

@@ -32,7 +32,7 @@ from benchmarks.learning.findings import collect
 from benchmarks.learning.jobs import do_all, jobs_left
 from benchmarks.learning.material import Material, prepare
 from benchmarks.learning.music import PROBED_SEEDS
-from benchmarks.learning.questions import QUESTIONS, Counts, counts
+from benchmarks.learning.questions import QUESTIONS
 from benchmarks.learning.report import write
 from benchmarks.learning.settings import SIZES, config_of
 from benchmarks.learning.store import write_whole
@@ -114,17 +114,12 @@ def _about(experiment: Experiment, material: Material, flags: Namespace) -> dict
         "probed on": str(probed_on),
         **({"note": heard} if material.heard else {}),
         **({"not asked": f"{unasked} (too few tracks answer, or all alike)"} if unasked else {}),
-        "counts": {name: _plain(counts(asked)) for name, asked in material.asked.items()},
         **{
             f"arms of {model}": f"{c.steps} updates of {c.batch.clips} clips of {c.data.crop_seconds:g} s"
             for model, c in trained.items()
         },
         "fields": {model: dict(fields) for model, fields in size.fields.items()},
     }
-
-
-def _plain(parts: dict[str, Counts]) -> dict[str, dict[str, int]]:
-    return {part: one._asdict() for part, one in parts.items()}
 
 
 def _parser() -> ArgumentParser:

@@ -10,7 +10,7 @@ from benchmarks.learning.answering import BASELINES, bag_name
 from benchmarks.learning.evaluation import Answers
 from benchmarks.learning.experiment import Experiment, run_folder
 from benchmarks.learning.material import Material
-from benchmarks.learning.questions import Asked, chance
+from benchmarks.learning.questions import Counts, chance, counts
 from benchmarks.learning.scores import Scored, over_seeds
 from benchmarks.learning.settings import REFERENCE, Arm, config_of
 from benchmarks.learning.store import AllAnswers, nested
@@ -47,14 +47,6 @@ class Trained(NamedTuple):
         return self.asked(probe, question)[-1]
 
 
-class Split(NamedTuple):
-    """How many tracks a question has in each part."""
-
-    train: int
-    valid: int
-    test: int
-
-
 class Findings(NamedTuple):
     """All that is shown. baselines: name -> probe -> question -> score. chance, split: by question."""
 
@@ -62,7 +54,7 @@ class Findings(NamedTuple):
     arms: list[Trained]
     baselines: dict[str, dict[str, dict[str, Scored]]]
     chance: dict[str, float]
-    split: dict[str, Split]
+    split: dict[str, dict[str, Counts]]
     learned: dict[str, dict[str, list[Learned]]]
     """Of each arm that is no control: probe -> verdicts, one a question."""
     harmony: dict[str, list[Harmony]]
@@ -94,14 +86,10 @@ def collect(experiment: Experiment, material: Material, about: dict[str, Any]) -
         arms=list(trained.values()),
         baselines=baselines,
         chance={name: chance(asked) for name, asked in material.asked.items()},
-        split={name: _split(asked) for name, asked in material.asked.items()},
+        split={name: counts(asked) for name, asked in material.asked.items()},
         learned={arm.name: _learned(experiment, arm, trained, list(material.asked)) for arm in own},
         harmony={probe: _harmony(own, trained, baselines, probe) for probe in experiment.size.probes},
     )
-
-
-def _split(asked: Asked) -> Split:
-    return Split(*(len(np.unique(asked.task.groups[part])) for part in asked.parts))
 
 
 def _learned(experiment: Experiment, arm: Arm, trained: dict[str, Trained], questions: list[str]) -> dict[str, list]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.learning.figures import figures, write_figures
 from benchmarks.learning.findings import Findings, Trained
 from benchmarks.learning.pictures import draw_curves, draw_layers, draw_scores
+from benchmarks.learning.questions import Counts
 from benchmarks.learning.scores import Scored, compare
 
 JSON, MARKDOWN = "learning.json", "learning.md"
@@ -72,12 +73,16 @@ def _scores(findings: Findings, probe: str) -> Iterator[str]:
         yield f"| {name} | {' | '.join(_cell(scores[question]) for question in findings.questions)} |"
     chance = " | ".join(f"{findings.chance[name]:.2f}" for name in findings.questions)
     yield f"| the commonest answer | {chance} |"
-    split = " | ".join(f"{one.train}, {one.valid}, {one.test}" for one in findings.split.values())
+    split = " | ".join(", ".join(map(_count, parts.values())) for parts in findings.split.values())
     yield f"| *tracks that train, validate, test* | {split} |"
     yield ""
     yield "Best of all:"
     yield ""
     yield from (f"- {line}" for line in best_of_all(findings, probe))
+
+
+def _count(part: Counts) -> str:
+    return f"{part.tracks}" if part.groups == part.tracks else f"{part.tracks} in {part.groups} groups"
 
 
 def _rows(findings: Findings, probe: str) -> dict[str, dict[str, Scored]]:

@@ -73,7 +73,12 @@ def make_sums(
         first = jax.tree.map(lambda x: x[0], batch)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(micro_batch, first, *others))
         count = jax.tree.leaves(batch)[0].shape[0]
-        total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), batch))
+        if count == 1:
+            # XLA undoes a loop of one round, and the TPU's compiler then runs the loops inside once for each use of
+            # what they give: blocks three times forwards and twice backwards.
+            total, _ = add(zeros, (jnp.int32(0), first))
+        else:
+            total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), batch))
         # XLA rejects a reduction over a manual axis of one device beside an automatic one.
         return jax.lax.psum(total, "data") if mesh.shape["data"] > 1 else total
 

@@ -22,9 +22,9 @@ UNHEARD: Family = "plucked"
 """The instruments that training music is played on, and those of the music that is probed."""
 
 TRAINING_SEED, VALIDATION_SEED = 1, 2
-PROBED_SEEDS = {"tuning": 101, "reporting": 303}
-"""Settings are chosen by what probes find on the tracks of one, and reported of the other. (202 was the reporting seed
-of earlier runs, whose reports have been read.)"""
+PROBED_SEEDS = {"tuning": 101, "reporting": 404}
+"""Settings are chosen by what probes find on the tracks of one, and reported of the other. (202 and 303 were the
+reporting seeds of earlier runs, whose reports have been read.)"""
 
 LEAST_PIECES, LEAST_HELD_OUT = 4, 2
 """Of one's own music, to train on and for validation. Of two pieces, a control would always give the one the targets of

@@ -4,14 +4,13 @@
     python -m benchmarks.growth --size=demo           a minute or two
 
 One thing at a time is changed in an update of one crop of 5 s. Each case has a process of its own, whose greatest
-memory is that of the case. Rows are appended to --results, and a case that it holds already, of this processor and
-these versions, is not measured again.
+memory is that of the case. Rows are appended to --results, and a case that it holds already, of such a machine, these
+versions and this very program, is not measured again.
 """
 
 import argparse
 import itertools
 import math
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.machine import cores, machine, processor, versions
-from benchmarks.rows import append, is_from_here, rows_of
+from benchmarks.machine import machine
+from benchmarks.pretrain import on_device
+from benchmarks.rows import append, is_from_here, origin, rows_of
 from benchmarks.turns import Side
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax")
+OURS = "benchmarks.pretrain_ours"
 CONV_STACK, ATTENTION = "conv stack", "attention"
 
 
@@ -86,15 +87,19 @@ def config_flags(axis: Axis, value: float, size: str, device: str) -> list[str]:
 
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
+    if flags.repeats < 1:
+        raise UserError(f"--repeats={flags.repeats}: at least one update has to be timed")
     file = Path(flags.results or f"benchmarks/results/growth_{flags.size}_{flags.device}.jsonl")
-    print(machine(PACKAGES), flush=True)
+    with Side(OURS, **_environment(flags.device)) as side:
+        device = on_device(side, flags.device)
+    print(f"{machine(PACKAGES)}, {device}", flush=True)
     for axis in axes(flags.size):
         for value in axis.values:
-            if not any(_is_of(row, axis, value) for row in rows_of(file)):
-                row = measured(axis, value, flags.size, flags.device, flags.repeats)
+            if not any(_is_of(row, axis, value, device) for row in rows_of(file)):
+                row = origin(PACKAGES, device) | measured(axis, value, flags.size, flags.device, flags.repeats)
                 append(row, file)
                 print(f"{axis.name} {value:g}: {np.median(row['seconds']):.3g} s", flush=True)
-    rows = [row for row in rows_of(file) if is_from_here(row, PACKAGES)]
+    rows = [row for row in rows_of(file) if is_from_here(row, PACKAGES, device)]
     print(table(rows))
     draw(rows, file.with_suffix(".png"))
 
@@ -110,8 +115,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _is_of(row: Mapping[str, Any], axis: Axis, value: float) -> bool:
-    return row["axis"] == axis.name and row["value"] == value and is_from_here(row, PACKAGES)
+def _is_of(row: Mapping[str, Any], axis: Axis, value: float, device: str) -> bool:
+    return row["axis"] == axis.name and row["value"] == value and is_from_here(row, PACKAGES, device)
+
+
+def _environment(device: str) -> dict[str, str]:
+    return {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> dict[str, Any]:
@@ -119,28 +128,22 @@ def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> 
 
     UserError: the case failed; it says which.
     """
-    environment = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     case = config_flags(axis, value, size, device)
-    side = Side("benchmarks.pretrain_ours", **environment)
+    parts = {}
     try:
-        built = side.ask("build", flags=case)
-        side.ask("update", number=0)
-        seconds = [side.ask("update", number=n)["seconds"] for n in range(1, repeats + 1)]
-        memory = side.ask("memory")
+        with Side(OURS, **_environment(device)) as side:
+            built = side.ask("build", flags=case)
+            side.ask("update", number=0)
+            seconds = [side.ask("update", number=n)["seconds"] for n in range(1, repeats + 1)]
+            memory = side.ask("memory")
+        if axis.name == "seconds of a crop":
+            with Side("benchmarks.growth_parts", **_environment(device)) as side:
+                parts = side.ask("parts", flags=case, repeats=repeats)
     except UserError as error:
         raise UserError(f"{axis.name} {value:g}: {error}") from None
-    finally:
-        side.close()
-    parts = {}
-    if axis.name == "seconds of a crop":
-        side = Side("benchmarks.growth_parts", **environment)
-        parts = side.ask("parts", flags=case, repeats=repeats)
-        side.close()
     return {
         "axis": axis.name,
         "value": value,
-        "machine": {"processor": processor(), "cores": cores(), "device": built["device"]},
-        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "parameters": built["parameters"],
         "flops": built["flops"],
         "seconds": [round(one, 4) for one in seconds],

@@ -12,6 +12,7 @@ from flax import nnx
 from benchmarks.growth import ATTENTION, CONV_STACK
 from benchmarks.turns import serve
 from musicssl_jax import config as configs
+from musicssl_jax.host_memory import keep_memory
 from musicssl_jax.models.attention import attend
 from musicssl_jax.models.conv_encoder import frame_count
 from musicssl_jax.models.objective import make_objective
@@ -59,4 +60,5 @@ def _seconds(function: Callable, repeats: int, *arguments: Any) -> float:
 
 
 if __name__ == "__main__":
+    keep_memory()  # as the update that they are parts of
     serve({"parts": parts})

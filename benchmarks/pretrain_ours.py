@@ -26,6 +26,12 @@ from musicssl_jax.training.state import parameter_count
 from musicssl_jax.training.step import batch_sharding, make_train_step, sharded_state
 
 
+def device() -> dict[str, str]:
+    """What JAX computes on."""
+    found = jax.devices()[0]
+    return {"platform": found.platform, "kind": found.device_kind}
+
+
 class Ours:
     """State and step; `prepare` or `build` first."""
 
@@ -40,7 +46,7 @@ class Ours:
         self.crops = noise(config)
         with jax.set_mesh(self.mesh):
             self.state = sharded_state(self.objective, optimizer, self.mesh, config.seed)
-            self.step = make_train_step(self.objective, optimizer, schedule, self.mesh, config.seed)
+            self.step = make_train_step(self.objective, optimizer, schedule, self.mesh, config.seed, prng=config.prng)
         plan = BatchPlan(config.batch.clips, config.batch.per_device, batch_sharding(self.mesh))
         self.batch = plan.arrays(self.crops)
         samples = round(config.data.crop_seconds * config.data.sample_rate)
@@ -48,14 +54,13 @@ class Ours:
             "parameters": parameter_count(self.state.params),
             "flops": update_flops(self.objective, samples),
             "peak": peak_flops(self.device, config.precision),
-            "device": self.device.device_kind,
             "attention": self.objective.model.attention,
         }
 
     def prepare(self, flags: list[str], folder: str, updates: int) -> dict[str, Any]:
         """As `build`; and writes parameters, crops and masks for the peer.
 
-        loss: of the first masks, without dropout, in float32.
+        losses: of the first masks, without dropout, in float32, and in the step's precision and with its attention.
         """
         built = self.build(flags)
         config, crops = self.config, self.crops
@@ -64,7 +69,9 @@ class Ours:
         masks = [np.array(self.objective.example((), rows, key)["mask"]) for key in keys]
         np.savez(Path(folder) / "batch.npz", masks=np.stack(masks), **crops)
         save_file(self._tensors(config), Path(folder) / "weights.safetensors")
-        return built | {"loss": self._loss(config, rows | {"mask": masks[0]})}
+        rows |= {"mask": masks[0]}
+        losses = {"float32": self._loss(_in_float32(config), rows)}
+        return built | {"losses": losses | {config.precision: self._loss(self.objective, rows)}}
 
     def _tensors(self, config: Any) -> dict[str, np.ndarray]:
         """By transformers' names; what it has none for under ours."""
@@ -73,10 +80,7 @@ class Ours:
         heads = {name: value for name, value in flat.items() if not name.startswith("encoder/")}
         return {name: np.ascontiguousarray(value) for name, value in (theirs | heads).items()}
 
-    def _loss(self, config: Any, rows: dict[str, np.ndarray]) -> float:
-        config = config.copy_and_resolve_references()
-        config.precision = "float32"
-        objective = make_objective(config)
+    def _loss(self, objective: Any, rows: dict[str, np.ndarray]) -> float:
         with jax.set_mesh(self.mesh):
             evaluate = jax.jit(lambda *state: objective.loss(*state, jax.random.key(0), train=False)[:2])
             loss, (weight, _) = evaluate(self.state.params, self.state.teacher, (), jax.tree.map(jnp.asarray, rows))
@@ -94,6 +98,13 @@ class Ours:
         """Most bytes that it has held: of the device, or of the process on a CPU."""
         stats = self.device.memory_stats() if self.device.platform != "cpu" else None
         return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _in_float32(config: Any) -> Any:
+    """The objective, with attention written out."""
+    config = config.copy_and_resolve_references()
+    config.precision = "float32"
+    return make_objective(config)
 
 
 def noise(config: Any) -> dict[str, np.ndarray]:
@@ -114,4 +125,12 @@ def noise(config: Any) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     keep_memory()  # as the training command does
     side = Ours()
-    serve({"prepare": side.prepare, "build": side.build, "update": side.update, "memory": side.memory})
+    serve(
+        {
+            "device": device,
+            "prepare": side.prepare,
+            "build": side.build,
+            "update": side.update,
+            "memory": side.memory,
+        }
+    )

@@ -3,10 +3,10 @@
     python -m benchmarks.pretrain_table --device=gpu --minutes=9     one large GPU; the same command goes on
     python -m benchmarks.pretrain_table --device=cpu                 two cores, about an hour
 
-A case that --results holds already, of this device and these versions, is not measured again. Before each case it looks
-whether the longest so far would still end in time; if not, it ends with exit code 3. A case that fails is said and
-passed over. Beside this repository a machine needs jax, flax, optax, torch, transformers and safetensors, and two small
-packages of pure Python that can be carried along:
+A case that --results holds already, of such a machine, these versions and this very program, is not measured again;
+--again measures all. When time is up it ends with exit code 3: before a case that would take as long as the longest so
+far, or in the midst of one. A case that fails is said and passed over. Beside this repository a machine needs jax,
+flax, optax, torch, transformers and safetensors, and two small packages of pure Python that can be carried along:
 
     pip install --no-deps --target=build/pure ml_collections tqdm
     PYTHONPATH=build/pure python -m benchmarks.pretrain_table --device=gpu --minutes=9
@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.pretrain import PACKAGES, compare, described, parse
+from benchmarks.pretrain import PACKAGES, compare, described, on_device, opened_sides, parse, throughput_ratio
 from benchmarks.rows import append, is_from_here, rows_of
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
@@ -49,7 +50,7 @@ CASES = {
         "--seconds=15 --batch=20 --attention_dropout=0",
     ),
 }
-DEVICE_FLAGS = {"cpu": ["--precision=float32"], "gpu": ["--precision=bfloat16", "--compile"]}
+DEVICE_FLAGS = {"cpu": ["--precision=float32", "--compile"], "gpu": ["--precision=bfloat16", "--compile"]}
 
 
 def main(argv: list[str]) -> None:
@@ -60,26 +61,43 @@ def main(argv: list[str]) -> None:
         parse([f"--device={flags.device}", f"--repeats={flags.repeats}", *DEVICE_FLAGS[flags.device], *case.split()])
         for case in CASES[flags.device]
     ]
-    print(machine(PACKAGES), flush=True)
-    longest, failed, out_of_time = 0.0, [], False
-    for case in [case for case in cases if not any(is_of(row, case) for row in rows_of(file))]:
-        out_of_time = longest > 0 and time.monotonic() - began + longest > 60 * flags.minutes
-        if out_of_time:
-            break
-        began_case = time.monotonic()
+    device = kind_of(cases[0])
+    print(f"{machine(PACKAGES)}, {device}", flush=True)
+    known = [] if flags.again else rows_of(file)
+    missing = [case for case in cases if not any(is_of(row, case, device) for row in known)]
+    try:
+        failed = measure(missing, file, began + 60 * flags.minutes)
+    finally:
+        rows = [row for case in cases for row in [row for row in rows_of(file) if is_of(row, case, device)][-1:]]
+        print(table(rows))
+    if failed:
+        raise UserError(f"not measured: {'; '.join(failed)}")
+
+
+def kind_of(case: argparse.Namespace) -> str:
+    """Of the device. UserError: a side computes on another."""
+    with ExitStack() as opened:
+        sides = [opened.enter_context(side) for side in opened_sides(case).values()]
+        ours, *_ = [on_device(side, case.device) for side in sides]
+    return ours
+
+
+def measure(cases: list[argparse.Namespace], file: Path, until: float) -> list[str]:
+    """Appends a row a case, and returns those that failed. TrainingStopped: time is up."""
+    longest, failed = 0.0, []
+    for case in cases:
+        began = time.monotonic()
+        if began + longest > until:
+            raise TrainingStopped(PREEMPTED, "time is up: the same command goes on")
         try:
             with tempfile.TemporaryDirectory() as folder:
-                append(compare(case, folder), file)
-            print(f"{described(case)}: {time.monotonic() - began_case:.0f} s", flush=True)
+                append(compare(case, folder, until), file)
+            print(f"{described(case)}: {time.monotonic() - began:.0f} s", flush=True)
         except UserError as error:
             failed.append(described(case))
             print(f"{described(case)}: failed: {error}", flush=True)
-        longest = max(longest, time.monotonic() - began_case)
-    print(table([row for row in rows_of(file) if any(is_of(row, case) for case in cases)]))
-    if out_of_time:
-        raise TrainingStopped(PREEMPTED, "time is up: the same command goes on")
-    if failed:
-        raise UserError(f"not measured: {'; '.join(failed)}")
+        longest = max(longest, time.monotonic() - began)
+    return failed
 
 
 def _parser() -> ArgumentParser:
@@ -88,28 +106,30 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--device", choices=CASES, required=True)
     parser.add_argument("--repeats", type=int, default=5, help="updates that are timed, of each side")
+    parser.add_argument("--again", action="store_true", help="measure also what the results hold")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which it stops, to go on another time")
     parser.add_argument("--results", help="a row a case is appended (default benchmarks/results/pretrain_DEVICE.jsonl)")
     return parser
 
 
-def is_of(row: Mapping[str, Any], case: argparse.Namespace) -> bool:
-    """Whether the row measured this case with this processor and these versions of the packages."""
+def is_of(row: Mapping[str, Any], case: argparse.Namespace, device: str) -> bool:
+    """Whether the row measured this case on such a machine, with these versions of the packages, by this program."""
     asked = {name: value for name, value in vars(case).items() if name != "results"}
-    return row["options"] == asked and is_from_here(row, PACKAGES)
+    return row["options"] == asked and is_from_here(row, PACKAGES, device)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line a case: medians, the ratio with its quartiles, MFU and memory of both sides."""
     lines = [
         "",
-        "| | crops | attention dropout | ours, s | PyTorch, s | ratio | MFU | PyTorch's | GiB | PyTorch's |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | crops | attention dropout | ours, s | PyTorch, s | ratio | MFU | PyTorch's | GiB | PyTorch's "
+        "| PyTorch's best | others, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         options, seconds = row["options"], row["seconds"]
         ours, theirs = (np.array(seconds[side]) for side in ("ours", "PyTorch"))
-        low, ratio, high = np.quantile(theirs / ours, (0.25, 0.5, 0.75))
+        ratio, low, high = throughput_ratio(ours, theirs)
         use = [f"{row['flops'] / np.median(times) / row['peak']:.1%}" for times in (ours, theirs)]
         memory = [f"{row['memory'][side] / 2**30:.1f}" for side in ("ours", "PyTorch")]
         cells = [
@@ -121,9 +141,15 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{ratio:.2f} [{low:.2f} {high:.2f}]",
             *use,
             *memory,
+            brief(row["best"]),
+            ", ".join(f"{brief(one)} {one.get('seconds', 'failed')}" for one in row["tried"] if one != row["best"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def brief(setting: Mapping[str, Any]) -> str:
+    return f"{setting['threads']}{' compiled' if setting['compiled'] else ''}"
 
 
 if __name__ == "__main__":

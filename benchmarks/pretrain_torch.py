@@ -19,6 +19,17 @@ from musicssl_jax import config as configs
 from musicssl_jax.interop.transformers_config import write_config
 
 
+def torch_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() and not forced_to_cpu() else "cpu")
+
+
+def device() -> dict[str, str]:
+    """What PyTorch computes on, by JAX's names of platforms."""
+    if torch_device().type == "cpu":
+        return {"platform": "cpu", "kind": "cpu"}
+    return {"platform": "gpu", "kind": torch.cuda.get_device_name()}
+
+
 class Peer:
     """Student, teacher, heads and optimizer; `prepare` first.
 
@@ -27,9 +38,12 @@ class Peer:
     """
 
     def prepare(self, flags: list[str], folder: str) -> dict[str, Any]:
-        """Loads the parameters, crops and masks of our side. loss: of the first masks, without dropout, in float32."""
+        """Loads the parameters, crops and masks of our side.
+
+        losses: of the first masks, without dropout, in float32 and in the step's precision.
+        """
         self.config = config = configs.load(flags)[0]
-        self.device = torch.device("cuda" if torch.cuda.is_available() and not forced_to_cpu() else "cpu")
+        self.device = torch_device()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.manual_seed(config.seed)
         with np.load(Path(folder) / "batch.npz") as batch:
@@ -37,11 +51,19 @@ class Peer:
         self.masks = self.batch.pop("masks")
         self._build(load_file(Path(folder) / "weights.safetensors"))
         self.compiled = False
-        with torch.no_grad():
-            self.student.eval()
+        losses = {precision: self._undisturbed_loss(precision) for precision in ("float32", config.precision)}
+        return {"parameters": sum(p.numel() for p in self.parameters), "losses": losses}
+
+    @torch.no_grad()
+    def _undisturbed_loss(self, precision: str) -> float:
+        self.student.eval()
+        with self._autocast(precision):
             loss, _ = self.loss(self.masks[0])
-            self.student.train()
-        return {"parameters": sum(p.numel() for p in self.parameters), "loss": loss.item()}
+        self.student.train()
+        return loss.item()
+
+    def _autocast(self, precision: str) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
     def _build(self, weights: dict[str, torch.Tensor]) -> None:
         c = self.config
@@ -97,7 +119,7 @@ class Peer:
         """Seconds and loss of an update under masks `number`; also makes what fairseq logs."""
         began = time.perf_counter()
         mask = self.masks[number % len(self.masks)]
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with self._autocast(self.config.precision):
             loss, logged = self.loss(mask)
         self.optimizer.zero_grad()
         loss.backward()
@@ -176,4 +198,12 @@ def spread(x: torch.Tensor) -> torch.Tensor:
 
 if __name__ == "__main__":
     side = Peer()
-    serve({"prepare": side.prepare, "configure": side.configure, "update": side.update, "memory": side.memory})
+    serve(
+        {
+            "device": device,
+            "prepare": side.prepare,
+            "configure": side.configure,
+            "update": side.update,
+            "memory": side.memory,
+        }
+    )

@@ -1,11 +1,13 @@
 """Files of results: a line of JSON for each case that was measured."""
 
+import datetime
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import processor, versions
+from benchmarks.machine import commit, cores, processor, program, versions
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
@@ -20,7 +22,18 @@ def append(row: Mapping[str, Any], file: Path) -> None:
         print(json.dumps(row), file=opened)
 
 
-def is_from_here(row: Mapping[str, Any], packages: Sequence[str]) -> bool:
-    """Whether it was measured with this processor and these versions of the packages."""
-    known = {name: number for name, number in row["versions"].items() if name != "python"}
-    return row["machine"]["processor"] == processor() and known == versions(packages)
+def origin(packages: Sequence[str], device: str) -> dict[str, Any]:
+    """What every row begins with: when, where and by which program it was measured. device: its kind."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": cores(), "device": device},
+        "versions": {"python": platform.python_version(), **versions(packages)},
+        "commit": commit(),
+        "program": program(),
+    }
+
+
+def is_from_here(row: Mapping[str, Any], packages: Sequence[str], device: str) -> bool:
+    """Whether it was measured on such a machine, with these versions of the packages, by this very program."""
+    here = origin(packages, device)
+    return all(row.get(name) == here[name] for name in ("machine", "versions", "program"))

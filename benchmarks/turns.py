@@ -2,26 +2,31 @@
 
 import atexit
 import json
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from musicssl_jax.errors import UserError
+from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 
 
 class Side:
     """The functions of a module that `serve`s them, in its own process.
 
     It stands still while it is not asked: threads that spin while they wait would take the cores from the other side.
+    until: of `time.monotonic`, when it has to have answered.
     """
 
-    def __init__(self, module: str, **environment: str):
-        self._module = module
+    def __init__(self, module: str, until: float = math.inf, **environment: str):
+        self.module = module
+        self._until = until
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -31,20 +36,34 @@ class Side:
         )
         atexit.register(self.close)  # one that stands still would not end by itself
 
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def ask(self, function: str, **arguments: Any) -> Any:
-        """What the function returns. UserError: it failed, or the process ended."""
+        """What the function returns. UserError: it failed, or the process ended. TrainingStopped: time is up."""
         assert self._process.stdin and self._process.stdout
         self._process.send_signal(signal.SIGCONT)
         try:
             print(json.dumps([function, arguments]), file=self._process.stdin, flush=True)
+            self._wait()
             said = self._process.stdout.readline()
         except BrokenPipeError:
             said = ""
         answer = json.loads(said) if said else {"error": f"ended with code {self._process.wait()}"}
         self._process.send_signal(signal.SIGSTOP)
         if "error" in answer:
-            raise UserError(f"{self._module}: {answer['error']}")
+            raise UserError(f"{self.module}: {answer['error']}")
         return answer["answer"]
+
+    def _wait(self) -> None:
+        """Until the process says something, or ends."""
+        left = None if math.isinf(self._until) else max(0.0, self._until - time.monotonic())
+        if not select.select([self._process.stdout], [], [], left)[0]:
+            self._process.kill()
+            raise TrainingStopped(PREEMPTED, "time is up: the same command goes on")
 
     def close(self) -> None:
         """Ends the process."""

@@ -3,126 +3,135 @@
     python -m benchmarks.embed [--model=music2vec|musichubert] [--size=base|demo] [--files=6] [--seconds=60]
                                [--peer_batch=1,2] [--peer_threads=1,2] [--peer=torch|none] [--repeats=5]
 
-The same PCM16 files on both sides, the same windows (30 s that overlap by twice 2.5 s of context), the same output: the
-mean over each file of all hidden states. Ours is `embed_files`, the inside of `musicssl embed`, which also decodes in
-other processes, keeps the books and writes an .npz for each file. The peer is transformers' model of the same sizes, in
-eager mode with its default attention, in inference mode; reading its files with soundfile is timed as well. It runs
-with every number of threads and every batch size that is named, and the best of them by its median is what counts.
-One process runs all sides in turns after a warm-up of each, so that other load on the machine falls on all; ratios are
-taken between neighbours, and their median counts. CPU seconds, of all threads and of decoding processes, are shown
-too: they hang less on what else runs.
+The same parameters and PCM16 files on both sides, the same windows (30 s that overlap by twice 2.5 s of context), the
+same output: the mean over each file of all hidden states, which are compared first. Ours is `embed_files`, the inside
+of `musicssl embed`, which also decodes in other processes, keeps the books and writes an .npz for each file. The peer is
+transformers' model in eager mode with its default attention, in inference mode; reading its files with soundfile is
+timed as well. It first tries every number of threads and every batch size that is named (by default 1, 2 and all
+threads), each in a process of its own; the best is timed, the others are listed. It has the allocator's settings that
+training has, ours has what its command has: none.
+
+Each side has a process of its own, and stands still while the other is timed. Memory is the most that a side's process
+held, without our decoding processes; CPU seconds are of all threads and decoding processes. A row with machine,
+versions and all times is appended to --results.
 """
 
 import argparse
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 import soundfile
 
+from benchmarks.comparison import (
+    ALLOCATOR,
+    Row,
+    beside,
+    each,
+    gflops,
+    median,
+    memory,
+    mfu,
+    need,
+    ratio,
+    table,
+    thread_counts,
+    verdict,
+)
+from benchmarks.flags import listed, seconds, whole
 from benchmarks.machine import machine
+from benchmarks.rows import append, origin
+from benchmarks.turns import Side
 from data_pipelines.musicbox import render_track
-from data_pipelines.sources import walk_folder
-from musicssl_jax import config as configs
 from musicssl_jax.command import ArgumentParser, run_command
-from musicssl_jax.embedding.embed_files import Options, embed_files, open_writer
-from musicssl_jax.embedding.shared_folder import SharedFolder
-from musicssl_jax.embedding.windows import plan_windows
 from musicssl_jax.errors import UserError
-from musicssl_jax.frozen_encoder import FrozenEncoder, frozen_encoder
-from musicssl_jax.models.objective import make_objective
 
-WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.5
+WINDOWS = {"window_seconds": 30.0, "context_seconds": 2.5}
+AGREEMENT = 1e-3  # of a layer's largest mean: sums in float32 through all blocks, in another order
+RATE = 16000
 VARIANTS = {"music2vec": {"base": "base", "demo": "demo"}, "musichubert": {"base": "k500", "demo": "demo"}}
-PACKAGES = ("jax", "torch", "transformers")
-
-
-class Side(NamedTuple):
-    """One of those that are compared; `embed()` does all files."""
-
-    name: str
-    embed: Callable[[], Any]
+PACKAGES = ("jax", "jaxlib", "torch", "transformers", "numpy")
+PEER = "PyTorch"
 
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    jax.config.update("jax_platforms", "cpu")
-    variant = VARIANTS[options.model][options.size]
-    config = configs.load([f"--config=configs/{options.model}.py:{variant}", "--config.precision=float32"])[0]
-    params = jax.jit(make_objective(config).init)(jax.random.key(0))["encoder"]
-    encoder = frozen_encoder(config, params, name=options.model)
+    what = f"{options.model} {options.size}, {options.files} files of {options.seconds:g} s, float32"
+    print(f"{machine(PACKAGES)}\n{what}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="musicssl-benchmark-") as folder:
-        write_files(Path(folder, "audio"), options, config.data.sample_rate)
-        sides = [Side("ours", lambda: ours(encoder, Path(folder)))]
-        if options.peer == "torch":
-            sides += peers(config, encoder, Path(folder, "audio"), options)
-        print(f"{machine(PACKAGES)}\n{options.model} {options.size}, {options.files} files of {options.seconds:g} s")
-        times, cpu = measure(sides, options.repeats)
-    print("\n" + table(sides, times, cpu, options.files * options.seconds))
-    if options.peer == "torch":
-        best = 1 + int(np.argmin(np.median(times[:, 1:], axis=0)))
-        ratio, of_cpu = (np.median(spent[:, best] / spent[:, 0]) for spent in (times, cpu))
-        print(f"\nCPU seconds, peer/ours: {of_cpu:.2f}")
-        print(f"ratio {ratio:.2f} (ours/peer throughput, median of {options.repeats})")
+        row = compare(options, Path(folder))
+    print(shown(row))
+    if options.results:
+        append(row, Path(options.results))
 
 
-def write_files(folder: Path, options: argparse.Namespace, sample_rate: int) -> None:
+def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The row of results. UserError: the sides give other means."""
+    write_files(folder / "audio", options)
+    ours = Side("benchmarks.embed_ours", JAX_PLATFORMS="cpu")
+    flags = [f"--config=configs/{options.model}.py:{VARIANTS[options.model][options.size]}"]
+    flags.append("--config.precision=float32")
+    made = ours.ask("prepare", flags=flags, folder=str(folder), options=WINDOWS, seconds=options.seconds)
+    row = origin(PACKAGES, made["device"])
+    row["options"] = {name: value for name, value in vars(options).items() if name != "results"}
+    row |= made["row"]
+
+    def peer() -> Side:
+        side = Side("benchmarks.embed_torch", **ALLOCATOR)
+        side.ask("prepare", folder=str(folder), **made["model"])
+        return side
+
+    if options.peer == "none":
+        return row | beside(ours, PEER, None, [], options.repeats)
+    row["difference"] = difference(ours, peer(), folder)
+    settings = [{"threads": threads, "batch": batch} for threads in options.peer_threads for batch in options.peer_batch]
+    return row | beside(ours, PEER, peer, settings, options.repeats)
+
+
+def write_files(folder: Path, options: argparse.Namespace) -> None:
     folder.mkdir()
     for number in range(options.files):
-        audio, _ = render_track([11, number], "plucked", seconds=options.seconds, sample_rate=sample_rate)
-        soundfile.write(folder / f"{number:03}.wav", audio, sample_rate, subtype="PCM_16")
+        audio, _ = render_track([11, number], "plucked", seconds=options.seconds, sample_rate=RATE)
+        soundfile.write(folder / f"{number:03}.wav", audio, RATE, subtype="PCM_16")
 
 
-def ours(encoder: FrozenEncoder, folder: Path) -> None:
-    """What the command does once it has its encoder."""
-    options = Options(layers=range(encoder.layers + 1), window_seconds=WINDOW_SECONDS, context_seconds=CONTEXT_SECONDS)
-    with SharedFolder(folder / "features", {}, skip_existing=False) as shared:
-        summary = embed_files(
-            encoder, walk_folder(str(folder / "audio")), shared, open_writer("npz", shared, encoder, options), options
-        )
-    assert not summary.rejects
+def difference(ours: Side, peer: Side, folder: Path) -> float:
+    """Of the sides' means, at most, as a share of their layer's largest. Ends the peer. UserError: it is too large."""
+    ours.ask("work", number=0)
+    peer.ask("save", file=str(folder / "theirs.npy"))
+    peer.close()
+    mine = np.stack([np.load(file)["features"][:, 0] for file in sorted((folder / "features").glob("*.npz"))])
+    theirs = np.load(folder / "theirs.npy")
+    largest = np.abs(theirs).max(axis=(0, 2), keepdims=True)
+    off = float(np.max(np.abs(mine - theirs) / largest))
+    if not off < AGREEMENT:
+        raise UserError(f"the sides differ: their means are {off:.1e} of a layer's largest apart")
+    return off
 
 
-def peers(config: Any, encoder: FrozenEncoder, folder: Path, options: argparse.Namespace) -> list[Side]:
-    """The same in PyTorch, in all ways that are asked for. UserError: PyTorch or transformers is missing."""
-    # Threads that spin at PyTorch's barriers take the cores from whatever else runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        from benchmarks.embed_torch import Peer
-    except ImportError as error:
-        raise UserError(f"--peer=torch: {error}; install torch and transformers, or take --peer=none") from None
-    size, context = encoder.window_frames(WINDOW_SECONDS, CONTEXT_SECONDS)
-    peer = Peer(config, encoder.grid, lambda frames: plan_windows(frames, size, context))
-    return [
-        Side(f"PyTorch, {threads} threads, batch {batch}", lambda t=threads, b=batch: peer.embed(folder, t, b))
-        for threads in options.peer_threads
-        for batch in options.peer_batch
-    ]
-
-
-def measure(sides: Sequence[Side], repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds, CPU seconds), (repeats, sides) each. The order changes from turn to turn; the first turn warms up."""
-    times, cpu = np.zeros((2, repeats + 1, len(sides)))
-    for turn in range(repeats + 1):
-        for place in range(len(sides))[:: 1 if turn % 2 else -1]:
-            began, spent = time.perf_counter(), sum(os.times()[:4])
-            sides[place].embed()
-            times[turn, place], cpu[turn, place] = time.perf_counter() - began, sum(os.times()[:4]) - spent
-    return times[1:], cpu[1:]
-
-
-def table(sides: Sequence[Side], times: np.ndarray, cpu: np.ndarray, audio_seconds: float) -> str:
-    lines = ["| | seconds | median | audio seconds per second | CPU seconds, median |", "|---|---|---|---|---|"]
-    for side, column, spent in zip(sides, times.T, cpu.T, strict=True):
-        each = ", ".join(f"{seconds:.1f}" for seconds in column)
-        median = np.median(column)
-        lines.append(f"| {side.name} | {each} | {median:.1f} | {audio_seconds / median:.2f} | {np.median(spent):.1f} |")
+def shown(row: Row) -> str:
+    """The table, and how the sides compare."""
+    audio = row["options"]["files"] * row["options"]["seconds"]
+    columns = {
+        "": lambda row, name: name,
+        "seconds": each("seconds"),
+        "median": median("seconds"),
+        "audio seconds per second": lambda row, name: f"{audio / np.median(row['seconds'][name]):.2f}",
+        "CPU seconds, median": median("cpu_seconds"),
+        "GFLOP/s": gflops,
+        "MFU": mfu,
+        "GiB": memory,
+    }
+    lines = [table([row], columns)]
+    if PEER in row["seconds"]:
+        of_cpu = ratio(row["cpu_seconds"][PEER], row["cpu_seconds"]["ours"])
+        lines += [
+            f"\nmeans differ by {row['difference']:.0e} of their layer's largest at most",
+            f"CPU seconds, peer/ours: {of_cpu}",
+            verdict(row, PEER),
+        ]
     return "\n".join(lines)
 
 
@@ -132,22 +141,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--model", choices=tuple(VARIANTS), default="music2vec")
     parser.add_argument("--size", choices=("base", "demo"), default="base")
-    parser.add_argument("--files", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a file")
+    parser.add_argument("--files", type=whole(), default=6)
+    # A file is no shorter than a window, since the peer pads nothing.
+    parser.add_argument("--seconds", type=seconds(30, 3600), default=60.0, help="length of a file")
     parser.add_argument("--peer", choices=("torch", "none"), default="torch")
-    parser.add_argument("--peer_threads", type=_numbers, default=[1, 2], help="default 1,2")
-    parser.add_argument("--peer_batch", type=_numbers, default=[1, 2], help="windows at once (default 1,2)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")
+    parser.add_argument("--peer_threads", type=listed(whole()), default=thread_counts(), help="default 1, 2 and all")
+    parser.add_argument("--peer_batch", type=listed(whole()), default=[1, 2], help="windows at once (default 1,2)")
+    parser.add_argument("--repeats", type=whole(), default=5, help="rounds that are timed")
+    parser.add_argument("--results", default="benchmarks/results/embed.jsonl", help="empty: nowhere")
     options = parser.parse_args(argv)
-    if min(options.repeats, options.files) < 1:
-        raise UserError("--repeats and --files: want at least 1")
-    if options.seconds < WINDOW_SECONDS:
-        raise UserError(f"--seconds={options.seconds:g}: the peer pads nothing, so want at least {WINDOW_SECONDS:g}")
+    if options.peer == "torch":
+        need("torch", ("torch", "transformers"))
     return options
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

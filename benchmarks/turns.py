@@ -4,12 +4,13 @@ import atexit
 import json
 import math
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,25 @@ def serve(functions: Mapping[str, Callable]) -> None:
 def in_turns(sides: Sequence[Callable[[int], float]], repeats: int) -> np.ndarray:
     """Seconds (repeats, sides) that each says it took for number 1, 2, ...; who begins changes from turn to turn."""
     times = np.zeros((repeats, len(sides)))
-    for turn in range(repeats):
-        for place in range(len(sides))[:: 1 if turn % 2 else -1]:
-            times[turn, place] = sides[place](turn + 1)
+    for turn, place in turns(len(sides), repeats):
+        times[turn, place] = sides[place](turn + 1)
     return times
+
+
+def turns(sides: int, repeats: int) -> Iterator[tuple[int, int]]:
+    """(turn, side), both from 0; who begins changes from turn to turn."""
+    for turn in range(repeats):
+        for place in range(sides)[:: 1 if turn % 2 else -1]:
+            yield turn, place
+
+
+def timed(work: Callable[[], Any]) -> dict[str, float]:
+    """`seconds` that it takes, and `cpu_seconds` of all threads and of child processes that ended meanwhile."""
+    began, spent = time.perf_counter(), sum(os.times()[:4])
+    work()
+    return {"seconds": round(time.perf_counter() - began, 4), "cpu_seconds": round(sum(os.times()[:4]) - spent, 2)}
+
+
+def memory() -> int:
+    """Most bytes that this process has held, without child processes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

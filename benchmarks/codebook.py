@@ -1,77 +1,108 @@
 """Fitting a codebook: our k-means beside scikit-learn's MiniBatchKMeans, on the same frames.
 
-    python -m benchmarks.codebook [--clusters=100,500,2000] [--seeds=5] [--tracks=50]
+    python -m benchmarks.codebook [--clusters=100,500,2000] [--repeats=5] [--tracks=50] [--peer_threads=1,2]
 
 Frames are 39-dimensional MFCCs with deltas (librosa, 100 a second) of synthetic music. Both have the reference's
 options: batches of 10,000 frames drawn with replacement, a greedy k-means++ start from 30,000 frames of which the best
 of 20 is taken, no reassignment, and an end after 100 batches without improvement of the smoothed inertia, smoothed with
-scikit-learn's constant. Both get float32 frames that lie in memory and all cores that the process may use; they take
-turns, seed by seed. Inertia is that of the finished centroids on all frames. A ratio is taken for each seed, and its
-median counts; our first seed includes the compilation.
+scikit-learn's constant. Both get float32 frames that lie in memory. Inertia is that of the finished centroids on all
+frames, in float64. A fit is not repeated: each has a seed of its own. Ours includes compilation, as it does in a run: of
+its update in every fit, of its start in the first.
+
+For every number of clusters both sides have a new process each, and one stands still while the other is timed.
+scikit-learn first tries every number of threads that is named (by default 1, 2 and all), a fit each; the best is timed,
+the others are listed. It has the allocator's settings that training has, ours has none. A row for every number of
+clusters, with machine, versions and all times, is appended to --results.
 
 What differs: scikit-learn draws other 30,000 frames for every restart and one more sample to compare them on, ours
 draws one sample for all of it.
 """
 
 import argparse
+import dataclasses
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.comparison import (
+    ALLOCATOR,
+    Columns,
+    Row,
+    asking,
+    best_of,
+    each,
+    median,
+    memory,
+    rounds,
+    table,
+    thread_counts,
+    tried,
+    verdict,
+)
+from benchmarks.flags import listed, whole
 from benchmarks.machine import machine
+from benchmarks.rows import append, origin
+from benchmarks.turns import Side
 from data_pipelines.musicbox import FAMILIES, render_track
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
-from musicssl_jax.parallel import make_mesh
 from musicssl_jax.shapes import Float
 from musicssl_jax.targets.fitting import FitOptions
-from musicssl_jax.targets.kmeans import assign, initial_state, make_update, starts
 
-PACKAGES = ("jax", "scikit-learn", "numpy", "librosa")
+PACKAGES = ("jax", "jaxlib", "scikit-learn", "numpy", "librosa")
+PEER = "scikit-learn"
 RATE, HOP, WINDOW = 16000, 160, 400
+TRACK_FRAMES = 6000  # of a minute
 REFERENCE = FitOptions()
-
-
-class Fitted(NamedTuple):
-    """Seconds that a fit took, batches it had, and its inertia on all frames."""
-
-    seconds: float
-    batches: int
-    inertia: float
 
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    jax.config.update("jax_platforms", "cpu")
-    frames = mfccs(options.tracks)
-    print(f"{machine(PACKAGES)}\n{len(frames):,} frames of {frames.shape[1]} dimensions\n\n{HEADER}", flush=True)
-    for clusters in options.clusters:
-        pairs = [[fit(frames, clusters, seed) for fit in (ours, theirs)] for seed in range(options.seeds)]
-        print(row(clusters, pairs), flush=True)
-    ratio = np.median([peer.seconds / own.seconds for own, peer in pairs])
-    print(f"\nratio {ratio:.2f} (ours/peer throughput, median of {len(pairs)})")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "frames.npy"
+        np.save(file, frames := mfccs(options.tracks))
+        print(f"{machine(PACKAGES)}\n{len(frames):,} frames of {frames.shape[1]} dimensions\n", flush=True)
+        for clusters in options.clusters:
+            began = time.monotonic()
+            rows.append(compare(options, clusters, file))
+            if options.results:
+                append(rows[-1], Path(options.results))
+            print(f"{clusters} clusters: {time.monotonic() - began:.0f} s", flush=True)
+    print(shown(rows))
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="benchmarks.codebook", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clusters", type=numbers, default=(100, 500, 2000), help="the last is that of the last line")
-    parser.add_argument("--seeds", type=int, default=5, help="fits of each")
-    parser.add_argument("--tracks", type=int, default=50, help="minutes of music")
-    options = parser.parse_args(argv)
-    if options.seeds < 1 or options.tracks * 6000 < REFERENCE.initial_frames:
-        raise UserError("at least one seed and 5 tracks are needed")
-    return options
+def compare(options: argparse.Namespace, clusters: int, frames: Path) -> dict[str, Any]:
+    """The row of results for so many clusters. frames: their file."""
+    fit = {"frames": str(frames), "clusters": clusters, "options": dataclasses.asdict(REFERENCE)}
 
+    def ours() -> Side:
+        side = Side("benchmarks.codebook_ours", JAX_PLATFORMS="cpu")
+        side.ask("prepare", **fit)
+        return side
 
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    def peer() -> Side:
+        side = Side("benchmarks.codebook_sklearn", **ALLOCATOR)
+        side.ask("prepare", **fit)
+        return side
+
+    row = origin(PACKAGES, "cpu")
+    row["options"] = {name: value for name, value in vars(options).items() if name != "results"} | {
+        "clusters": clusters
+    }
+    row["tried"] = tried(peer, [{"threads": threads} for threads in options.peer_threads], runs=1)
+    row["best"] = best_of(row["tried"])
+    sides = {"ours": ours(), PEER: peer()}
+    settings = {"ours": {}, PEER: row["best"]}
+    row |= rounds({name: asking(side, settings[name]) for name, side in sides.items()}, options.repeats)
+    row["memory"] = {name: side.ask("memory") for name, side in sides.items()}
+    for side in sides.values():
+        side.close()
+    return row
 
 
 def mfccs(tracks: int) -> Float[np.ndarray, "N 39"]:
@@ -86,72 +117,42 @@ def mfccs(tracks: int) -> Float[np.ndarray, "N 39"]:
     return np.concatenate([frames(number) for number in range(tracks)]).astype(np.float32)
 
 
-def ours(frames: Float[np.ndarray, "N W"], clusters: int, seed: int) -> Fitted:
-    began = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    size = REFERENCE.batch_frames
-
-    def drawn(count):
-        return jnp.asarray(frames[rng.integers(0, len(frames), count)])
-
-    update = make_update(make_mesh(1, 1), smoothing=min(1.0, 2 * size / (len(frames) + 1)))
-    sample = drawn(REFERENCE.initial_frames)
-    start, _ = starts(jax.random.key(seed), sample, clusters=clusters, restarts=REFERENCE.restarts)
-    state, valid = initial_state(start), jnp.ones(size, bool)
-    while state.stale < REFERENCE.patience:
-        state, _ = update(state, drawn(size), valid)
-    seconds = time.perf_counter() - began
-    return Fitted(seconds, int(state.step), inertia(frames, state.centroids))
+COLUMNS: Columns = {
+    "clusters": lambda row, name: str(row["options"]["clusters"]),
+    "": lambda row, name: name,
+    "seconds": each("seconds", ".1f"),
+    "median": median("seconds", ".1f"),
+    "batches": each("batches", "d"),
+    "inertia": each("inertia", ".1f"),
+    "median inertia": median("inertia", ".1f"),
+    "GiB": memory,
+}
 
 
-def theirs(frames: Float[np.ndarray, "N W"], clusters: int, seed: int) -> Fitted:
-    from sklearn.cluster import MiniBatchKMeans
-
-    model = MiniBatchKMeans(
-        n_clusters=clusters,
-        n_init=REFERENCE.restarts,
-        batch_size=REFERENCE.batch_frames,
-        init_size=REFERENCE.initial_frames,
-        max_no_improvement=REFERENCE.patience,
-        max_iter=10_000,  # passes; as many as patience takes
-        tol=0.0,
-        reassignment_ratio=REFERENCE.reassignment_ratio,
-        compute_labels=False,
-        random_state=seed,
-    )
-    began = time.perf_counter()
-    model.fit(frames)
-    seconds = time.perf_counter() - began
-    return Fitted(seconds, model.n_steps_, inertia(frames, jnp.asarray(model.cluster_centers_)))
-
-
-def inertia(frames: Float[np.ndarray, "N W"], centroids: jax.Array) -> float:
-    """Mean squared distance to the nearest centroid, summed in float64."""
-    nearest = jax.jit(lambda part: ((part - centroids[assign(centroids, part)]) ** 2).sum(-1))
-    parts = np.array_split(frames, -(-len(frames) // REFERENCE.batch_frames))
-    return float(np.concatenate([nearest(jnp.asarray(part)) for part in parts]).mean(dtype=np.float64))
-
-
-HEADER = "| clusters | | seconds | median | batches | inertia | median |\n|---|---|---|---|---|---|---|"
-
-
-def row(clusters: int, pairs: Sequence[Sequence[Fitted]]) -> str:
-    """Two lines of the table, and the two ratios."""
-    lines = []
-    for name, column in zip(("ours", "scikit-learn"), zip(*pairs, strict=True), strict=True):
-        seconds, batches, values = (np.array(values) for values in zip(*column, strict=True))
-        lines.append(
-            f"| {clusters} | {name} | {listed(seconds, '.1f')} | {np.median(seconds):.1f} | {listed(batches, 'd')} "
-            f"| {listed(values, '.1f')} | {np.median(values):.1f} |"
-        )
-    faster = np.median([peer.seconds / own.seconds for own, peer in pairs])
-    own, peer = (np.median([fitted.inertia for fitted in column]) for column in zip(*pairs, strict=True))
-    lines.append(f"| {clusters} | ratio | | {faster:.2f} times faster | | | {own / peer:.4f} |")
+def shown(rows: list[Row]) -> str:
+    """The table, and how the sides compare for each number of clusters."""
+    lines = ["", table(rows, COLUMNS), ""]
+    for row in rows:
+        inertia = np.median(row["inertia"]["ours"]) / np.median(row["inertia"][PEER])
+        lines.append(f"{row['options']['clusters']} clusters, inertia ours/peer {inertia:.4f}; {verdict(row, PEER)}")
     return "\n".join(lines)
 
 
-def listed(values: np.ndarray, form: str) -> str:
-    return ", ".join(format(value, form) for value in values)
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        prog="benchmarks.codebook", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clusters", type=listed(whole(2)), default=[100, 500, 2000], help="default 100,500,2000")
+    parser.add_argument("--repeats", type=whole(), default=5, help="fits of each side")
+    parser.add_argument(
+        "--tracks", type=whole(-(-REFERENCE.initial_frames // TRACK_FRAMES)), default=50, help="minutes"
+    )
+    parser.add_argument("--peer_threads", type=listed(whole()), default=thread_counts(), help="default 1, 2 and all")
+    parser.add_argument("--results", default="benchmarks/results/codebook.jsonl", help="empty: nowhere")
+    options = parser.parse_args(argv)
+    if max(options.clusters) > REFERENCE.initial_frames:
+        raise UserError(f"--clusters={max(options.clusters)}: they start from {REFERENCE.initial_frames} frames")
+    return options
 
 
 if __name__ == "__main__":

@@ -114,7 +114,9 @@ class Ratio(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f} {self.high:.2f}]"
 
     def line(self, what: str) -> str:
-        return f"ratio {self.value:.2f} ({what}, of medians of {self.turns}; quartiles {self.low:.2f} and {self.high:.2f})"
+        return (
+            f"ratio {self.value:.2f} ({what}, of medians of {self.turns}; quartiles {self.low:.2f} and {self.high:.2f})"
+        )
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
@@ -126,9 +128,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
 def table(rows: Sequence[Row], columns: Columns, figure: str = "seconds") -> str:
     """A line for each side of each row. figure: one that names the sides."""
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [
-        f"| {' | '.join(cell(row, name) for cell in columns.values())} |" for row in rows for name in row[figure]
-    ]
+    lines += [f"| {' | '.join(cell(row, name) for cell in columns.values())} |" for row in rows for name in row[figure]]
     return "\n".join(lines)
 
 

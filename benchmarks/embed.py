@@ -86,7 +86,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if options.peer == "none":
         return row | beside(ours, PEER, None, [], options.repeats)
     row["difference"] = difference(ours, peer(), folder)
-    settings = [{"threads": threads, "batch": batch} for threads in options.peer_threads for batch in options.peer_batch]
+    settings = [
+        {"threads": threads, "batch": batch} for threads in options.peer_threads for batch in options.peer_batch
+    ]
     return row | beside(ours, PEER, peer, settings, options.repeats)
 
 

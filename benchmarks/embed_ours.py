@@ -65,9 +65,7 @@ class Ours:
     def _embed(self) -> None:
         with SharedFolder(self.folder / "features", {}, skip_existing=False) as shared:
             writer = open_writer("npz", shared, self.encoder, self.options)
-            summary = embed_files(
-                self.encoder, walk_folder(str(self.folder / "audio")), shared, writer, self.options
-            )
+            summary = embed_files(self.encoder, walk_folder(str(self.folder / "audio")), shared, writer, self.options)
         assert not summary.rejects
 
 

@@ -5,140 +5,155 @@
 
 The grid of a task as large as GTZAN: an MLP of 512 units for each of 13 layers and 6 rates, and 6 on a weighted sum of
 layers, batches of 64, Adam, dropout, the validation part answered after each epoch. Both sides train every probe for
-the same epochs, with nothing stopped; a training loss without dropout is compared first. Ours is `train_probes`, the
-inside of `musicssl evaluate`. The peer has the same probes as PyTorch modules: one after the other with fused Adam, and
-all layers of a rate at once as batched products with fused Adam; each with every number of threads that is named, and
-the best of them by its median counts. All sides run in turns in one process; ratios are taken between neighbours.
---whole also times the whole of ours once: the grid with each probe's own end, then the choice with five seeds.
+the same epochs, with nothing stopped; training losses without dropout are compared first. Ours is `train_probes`, the
+inside of `musicssl evaluate`. The peer has the same probes as PyTorch modules. It first tries one after the other with
+fused Adam, and all layers of a rate at once as batched products with fused Adam, each with every number of threads that
+is named (by default 1, 2 and all), in a process of its own; the best is timed, the others are listed. It has the
+allocator's settings that training has, ours has what its command has: none.
+
+Each side has a process of its own, and stands still while the other is timed; CPU seconds are of all its threads. A row
+with machine, versions and all times is appended to --results. --whole also times the whole of ours once: the grid with
+each probe's own end, then the choice with five seeds.
 """
 
 import argparse
-import dataclasses
-import os
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import tempfile
+from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 
+from benchmarks.comparison import (
+    ALLOCATOR,
+    Row,
+    beside,
+    each,
+    gflops,
+    median,
+    memory,
+    mfu,
+    need,
+    table,
+    thread_counts,
+    verdict,
+)
+from benchmarks.flags import listed, whole
 from benchmarks.machine import machine
+from benchmarks.probe_problem import Sizes
+from benchmarks.rows import append, origin
+from benchmarks.turns import Side
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
-from musicssl_jax.mir.features.store import Layers
-from musicssl_jax.mir.probing.problem import Problem, blank_test
-from musicssl_jax.mir.probing.selection import choose_and_train
-from musicssl_jax.mir.probing.settings import Settings
-from musicssl_jax.mir.probing.training import MIXED, Probe, train_probes
 
-
-class Side(NamedTuple):
-    name: str
-    train: Callable[[], Any]
+AGREEMENT = 1e-3  # of the first epoch's loss, in float32
+COMPARED_EPOCHS = 2
+PACKAGES = ("jax", "jaxlib", "torch", "numpy")
+PEER = "PyTorch"
 
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    jax.config.update("jax_platforms", "cpu")
-    problem = make_problem(options)
-    settings = Settings(epochs=options.epochs, patience_rate=10**6, patience_stop=10**6, standardise=False)
-    sides = [Side("ours", lambda: ours(problem, settings))]
-    if options.peer == "torch":
-        # Threads that spin at PyTorch's barriers take the cores from whatever else runs.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        from benchmarks.probe_torch import Peer
+    sizes = ", ".join(f"{value} {name}" for name, value in sizes_of(options)._asdict().items())
+    print(f"{machine(PACKAGES)}\n{sizes}; {options.epochs} epochs\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        row = compare(options, folder)
+    print(shown(row))
+    if options.results:
+        append(row, Path(options.results))
 
-        peer = Peer(problem, settings)
-        check_losses(problem, settings, peer)
-        sides += [
-            Side(f"PyTorch {how}, {threads} threads", lambda t=threads, h=how: peer.train(t, h))
-            for how in ("one by one", "batched")
-            for threads in options.peer_threads
-        ]
-    times, cpu = measure(sides, options.repeats)
-    medians = np.median(times, axis=0)
-    print(machine(["jax", "torch"]))
-    for side, column, median, spent in zip(sides, times.T, medians, np.median(cpu, axis=0), strict=True):
-        each = ", ".join(f"{seconds:.2f}" for seconds in column)
-        print(f"{side.name}: {median:.2f} s ({each}), of processors {spent:.2f} s")
+
+def compare(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """The row of results. UserError: the sides give other losses."""
+    prepare = {"sizes": sizes_of(options), "epochs": options.epochs, "folder": folder}
+    ours = Side("benchmarks.probe_ours", JAX_PLATFORMS="cpu")
+    made = ours.ask("prepare", **prepare)
+    row = origin(PACKAGES, made["device"])
+    row["options"] = {name: value for name, value in vars(options).items() if name != "results"}
+    row |= made["row"]
+
+    def peer() -> Side:
+        side = Side("benchmarks.probe_torch", **ALLOCATOR)
+        side.ask("prepare", **prepare)
+        return side
+
     if options.whole:
-        print(whole(problem))
-    if len(sides) > 1:
-        best = 1 + int(np.argmin(medians[1:]))
-        ratios = times[:, best] / times[:, 0]
-        print(f"against {sides[best].name}: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-        print(f"ratio {np.median(ratios):.2f} (ours/peer throughput, median of {len(ratios)})")
+        row["whole"] = whole_task(prepare)
+    if options.peer == "none":
+        return row | beside(ours, PEER, None, [], options.repeats)
+    row["difference"] = difference(ours, peer())
+    settings = [
+        {"threads": threads, "how": how} for how in ("one by one", "batched") for threads in options.peer_threads
+    ]
+    return row | beside(ours, PEER, peer, settings, options.repeats)
 
 
-def make_problem(options: argparse.Namespace) -> Problem:
-    """Classes that are in the middle layers, under noise."""
-    random = np.random.default_rng(0)
-    part = np.repeat([0, 1, 2], [options.train, options.valid, options.test])
-    labels = random.integers(0, options.outputs, len(part))
-    directions = random.normal(size=(options.layers, options.outputs, options.width))
-    strength = 0.25 * np.exp(-0.5 * ((np.arange(options.layers) - options.layers / 2) / 2) ** 2)
-    values = random.normal(size=(options.layers, len(part), options.width))
-    values += strength[:, None, None] * directions[:, labels]
-    hidden = blank_test(labels, part, "class")
-    score = lambda truth, answers: float(np.mean(truth == answers.argmax(axis=1)))  # noqa: E731
-    rows = np.arange(len(part))
-    features = Layers(rows, np.zeros(len(part)), np.zeros(len(part)), values.astype(np.float16))
-    return Problem(features, rows, part, hidden, "class", options.outputs, score)
+def whole_task(prepare: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a whole task of ours, in a process of its own; its layer and validation score."""
+    side = Side("benchmarks.probe_ours", JAX_PLATFORMS="cpu")
+    side.ask("prepare", **prepare)
+    told = side.ask("whole")
+    side.close()
+    return told
 
 
-def ours(problem: Problem, settings: Settings) -> np.ndarray:
-    """The grid; mean training losses by epoch."""
-    seed = settings.selection_seed
-    singles = [Probe(layer, rate, seed) for layer in range(problem.layers.count) for rate in settings.rates]
-    mixing = [Probe(MIXED, rate, seed) for rate in settings.rates]
-    parts = [train_probes(problem, probes, settings, settings.hidden, keep=False) for probes in (singles, mixing)]
-    return np.concatenate([part.losses for part in parts])
+def difference(ours: Side, peer: Side) -> float:
+    """Of the sides' losses, at most, as a share of their first epoch's: equal begin, equal batches, no dropout.
 
-
-def check_losses(problem: Problem, settings: Settings, peer: Any) -> None:
-    """Equal begin, equal batches, no dropout: equal losses of the first epochs, to float32's noise."""
-    still = dataclasses.replace(settings, dropout=0.0, epochs=2)
-    mine, theirs = ours(problem, still), peer.losses(still)
+    Ends the peer. UserError: it is too large.
+    """
+    mine, theirs = (np.array(side.ask("losses", epochs=COMPARED_EPOCHS)) for side in (ours, peer))
+    peer.close()
     off = float(np.max(np.abs(mine - theirs) / theirs[:, :1]))  # later losses go to nothing
-    if not off < 1e-3:
-        raise UserError(f"losses differ by {off:.1e} of their first epoch's: the two sides do not do the same")
-    print(f"losses of {len(mine)} probes over 2 epochs agree to {off:.0e} of their first epoch's")
+    if not off < AGREEMENT:
+        raise UserError(f"the sides differ: their losses are {off:.1e} of their first epoch's apart")
+    return off
 
 
-def measure(sides: list[Side], repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds, CPU seconds), (repeats, sides) each; the order changes from turn to turn, the first turn warms up."""
-    times, cpu = np.zeros((2, repeats + 1, len(sides)))
-    for turn in range(repeats + 1):
-        for place in range(len(sides))[:: 1 if turn % 2 else -1]:
-            began, spent = time.perf_counter(), time.process_time()
-            sides[place].train()
-            times[turn, place], cpu[turn, place] = time.perf_counter() - began, time.process_time() - spent
-    return times[1:], cpu[1:]
+def shown(row: Row) -> str:
+    """The table, and how the sides compare."""
+    columns = {
+        "": lambda row, name: name,
+        "seconds": each("seconds"),
+        "median": median("seconds"),
+        "CPU seconds, median": median("cpu_seconds"),
+        "GFLOP/s": gflops,
+        "MFU": mfu,
+        "GiB": memory,
+    }
+    lines = [table([row], columns), ""]
+    if "whole" in row:
+        lines.append("the whole task: {seconds:.0f} s (layer {layer}, validation {valid:.2f})".format(**row["whole"]))
+    if PEER in row["seconds"]:
+        lines.append(f"losses differ by {row['difference']:.0e} of their first epoch's at most")
+        lines.append(verdict(row, PEER))
+    return "\n".join(lines)
 
 
-def whole(problem: Problem) -> str:
-    began = time.perf_counter()
-    outcome = choose_and_train(problem, Settings(), "mlp")
-    seconds = time.perf_counter() - began
-    return f"the whole task, MLP: {seconds:.0f} s (layer {outcome.layer}, validation {outcome.valid_scores.mean():.2f})"
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    return Sizes(*(getattr(options, name) for name in Sizes._fields))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         prog="benchmarks.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in {"train": 443, "valid": 197, "test": 290, "layers": 13, "width": 768, "outputs": 10}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
+    for name, value in Sizes(train=443, valid=197, test=290, layers=13, width=768, outputs=10)._asdict().items():
+        parser.add_argument(f"--{name}", type=whole(LEAST.get(name, 1)), default=value)
+    parser.add_argument("--epochs", type=whole(), default=3)
+    parser.add_argument("--repeats", type=whole(), default=5, help="rounds that are timed")
     parser.add_argument("--peer", choices=("torch", "none"), default="torch")
-    parser.add_argument("--peer_threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
-    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--peer_threads", type=listed(whole()), default=thread_counts(), help="default 1, 2 and all")
+    parser.add_argument("--whole", action="store_true", help="time a whole task of ours as well")
+    parser.add_argument("--results", default="benchmarks/results/probe.jsonl", help="empty: nowhere")
     options = parser.parse_args(argv)
-    if min(options.repeats, options.epochs) < 1 or options.layers < 3:
-        raise UserError("--repeats and --epochs: want at least 1; --layers: at least 3")
+    if options.peer == "torch":
+        need("torch", ("torch",))
     return options
+
+
+LEAST = {"layers": 3, "outputs": 2}
+"""Of sizes that 1 is too small for."""
 
 
 if __name__ == "__main__":

@@ -1,33 +1,46 @@
 """The peer of `benchmarks.probe`: the same probes in PyTorch."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
-from musicssl_jax.mir.probing.network import init_probe
-from musicssl_jax.mir.probing.problem import Problem
+from benchmarks.probe_problem import Sizes, make_problem, make_settings, weights_file
+from benchmarks.turns import memory, serve, timed
 from musicssl_jax.mir.probing.settings import Settings
 
 
 class Peer:
-    """Probes of every layer and rate, and weighted sums of layers 1 to the last. Features are in memory, as float32."""
+    """Probes of every layer and rate, and weighted sums of layers 1 to the last. Features are in memory, as float32.
 
-    def __init__(self, problem: Problem, settings: Settings):
-        self.problem, self.settings = problem, settings
+    `prepare` first.
+    """
+
+    def prepare(self, sizes: list[int], epochs: int, folder: str) -> None:
+        """folder: where our side wrote the parameters that probes begin with."""
+        problem = make_problem(Sizes(*sizes))
+        self.settings = make_settings(epochs)
         self.values = torch.from_numpy(np.stack([problem.layers.layer(i) for i in range(problem.layers.count)])).float()
         self.labels = torch.from_numpy(problem.labels).long()
         self.train_rows, self.valid_rows = (torch.from_numpy(problem.rows_of(part)) for part in (0, 1))
+        with np.load(weights_file(folder)) as begun:
+            self.mix = torch.from_numpy(begun["mix"])
+            self.begun = {name: torch.from_numpy(value) for name, value in begun.items() if name != "mix"}
 
-    def train(self, threads: int, how: str) -> None:
+    def work(self, number: int, threads: int, how: str) -> dict[str, float]:
+        """Trains the grid. how: "one by one" or "batched"."""
+        del number
         torch.set_num_threads(threads)
-        if how == "one by one":
-            self.losses(self.settings)
-        else:
-            self._batched(self.settings)
+        train = self._one_by_one if how == "one by one" else self._batched
+        return timed(lambda: train(self.settings))
 
-    def losses(self, settings: Settings) -> np.ndarray:
-        """Mean loss of every epoch, (probes, epochs), one probe after the other."""
+    def losses(self, epochs: int) -> list[list[float]]:
+        """Mean loss of every probe and epoch, without dropout, one probe after the other."""
+        return self._one_by_one(dataclasses.replace(self.settings, dropout=0.0, epochs=epochs))
+
+    def _one_by_one(self, settings: Settings) -> list[list[float]]:
         layers = [*range(len(self.values)), None]
-        return np.array([self._one(layer, rate, settings) for layer in layers for rate in settings.rates])
+        return [self._one(layer, rate, settings) for layer in layers for rate in settings.rates]
 
     def _orders(self, settings: Settings) -> list[torch.Tensor]:
         rows = self.train_rows.numpy()
@@ -36,9 +49,8 @@ class Peer:
         return [torch.from_numpy(order) for order in orders]
 
     def _one(self, layer: int | None, rate: float, settings: Settings) -> list[float]:
-        mixed = 0 if layer is not None else len(self.values) - 1
-        begun = init_probe(settings.selection_seed, self.values.shape[2], settings.hidden, self.problem.outputs, mixed)
-        params = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in begun.items()}
+        begun = self.begun if layer is not None else self.begun | {"mix": self.mix}
+        params = {name: torch.nn.Parameter(value.clone()) for name, value in begun.items()}
         adam = torch.optim.Adam(params.values(), lr=rate, fused=True)
         losses = []
         for order in self._orders(settings):
@@ -68,10 +80,9 @@ class Peer:
     def _batched(self, settings: Settings) -> None:
         """All layers of a rate at once, their products batched; the weighted sums one by one."""
         for rate in settings.rates:
-            begun = init_probe(settings.selection_seed, self.values.shape[2], settings.hidden, self.problem.outputs, 0)
             params = {
-                name: torch.nn.Parameter(torch.from_numpy(value).expand(len(self.values), *value.shape).clone())
-                for name, value in begun.items()
+                name: torch.nn.Parameter(value.expand(len(self.values), *value.shape).clone())
+                for name, value in self.begun.items()
             }
             adam = torch.optim.Adam(params.values(), lr=rate, fused=True)
             for order in self._orders(settings):
@@ -90,3 +101,8 @@ class Peer:
         hidden = torch.relu(torch.baddbmm(params["bias0"][:, None], self.values[:, rows], params["kernel0"].mT))
         hidden = torch.nn.functional.dropout(hidden, dropout, training=dropout > 0)
         return torch.baddbmm(params["bias1"][:, None], hidden, params["kernel1"].mT)
+
+
+if __name__ == "__main__":
+    side = Peer()
+    serve({"prepare": side.prepare, "losses": side.losses, "work": side.work, "memory": memory})

@@ -6,7 +6,7 @@ Frames are 39-dimensional MFCCs with deltas (librosa, 100 a second) of synthetic
 options: batches of 10,000 frames drawn with replacement, a greedy k-means++ start from 30,000 frames of which the best
 of 20 is taken, no reassignment, and an end after 100 batches without improvement of the smoothed inertia, smoothed with
 scikit-learn's constant. Both get float32 frames that lie in memory. Inertia is that of the finished centroids on all
-frames, in float64. A fit is not repeated: each has a seed of its own. Ours includes compilation, as it does in a run: of
+frames, in float64. No fit is repeated: each has a seed of its own. Ours includes compilation, as it does in a run: of
 its update in every fit, of its start in the first.
 
 For every number of clusters both sides have a new process each, and one stands still while the other is timed.

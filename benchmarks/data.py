@@ -1,225 +1,178 @@
 """Crops per CPU-second through the pipeline, beside what the format and the machine allow.
 
-    python -m benchmarks.data [--record_seconds=2,6,30] [--crop_seconds=5,30] [--output=FILE.md]
+    python -m benchmarks.data [--record_seconds=2,6,30] [--crop_seconds=5,30] [--tracks=180] [--repeats=5]
 
-Files lie in the page cache. A row's `memmap` copies the crops out of one flat file of samples, the limit of the
-machine; `reader` reads the records that a crop touches with a bare ArrayRecordReader and drops them, the limit of the
-format; `pipeline` is `crop_batches` with all it does (order, proof of every record, crop out of neighbours, batch).
-Rates are seconds of cropped audio per CPU-second of the whole process, the median over repetitions taken in turns.
+Files lie in the page cache: 180 tracks of 200 s, 1.15 GB. `memmap` copies the crops out of one flat file of samples,
+the limit of the machine; `reader` reads the records that a crop touches with a bare ArrayRecordReader and drops them,
+the limit of the format; `pipeline` is `crop_batches` with all it does (order, proof of every record, crop out of
+neighbours, batch). Rates are seconds of cropped audio per CPU-second of the whole process, medians of --repeats.
+
+Each has a process of its own and they take turns; one stands still while another is timed. Memory is the most that it
+held, with what it mapped of the files. For every record and crop length a row with machine, versions and all rates is
+appended to --results.
 
 `wait` is what a step that takes as long as a chip's would waits for its batch, as a share of the step, with training's
 two reading threads. A chip's rate is an estimate: base model, 40% of its peak, 52 GFLOP for a second of audio.
 """
 
-import os
-import statistics
+import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import grain
 import numpy as np
-from absl import app, flags
-from array_record.python.array_record_module import ArrayRecordReader
 
+from benchmarks.comparison import Ratio, Row, asking, ratio, rounds
+from benchmarks.flags import listed, seconds, whole
 from benchmarks.machine import machine
-from data_pipelines.crops import crop_batches
-from data_pipelines.records import Collection, RecordWriter, open_collection, write_metadata
+from benchmarks.rows import append, origin
+from benchmarks.turns import Side
+from data_pipelines.records import RecordWriter, write_metadata
 from data_pipelines.tf_example import encode_record
+from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.errors import UserError
 
 PACKAGES = ("grain", "array_record", "numpy")
 RATE = 16000
-TRACKS, TRACK_SECONDS = 180, 200  # 10 hours, 1.15 GB
-BATCH_SECONDS = 480
+TRACK_SECONDS = 200
+TRAINING_THREADS = 2
+WAYS = ("memmap", "reader", "pipeline")
 CHIPS = {"H200": 0.4 * 989e12 / 52e9, "v5e host of 8": 0.4 * 8 * 197e12 / 52e9}
 """Audio seconds a second."""
-GOALS = {5.0: 20_000, 30.0: 40_000}  # audio seconds per CPU-second
-
-_RECORDS = flags.DEFINE_list("record_seconds", ["2", "3", "4", "6", "10", "30"], "Record lengths.")
-_CROPS = flags.DEFINE_list("crop_seconds", ["5", "30"], "Crop lengths.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Grain's reading threads.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions of each measurement.")
-_AUDIO = flags.DEFINE_float("audio_seconds", 15_000, "Audio cropped in one measurement.")
-_OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the result to.")
+GOALS = {5.0: 20_000, 30.0: 40_000}
+"""By crop length, audio seconds per CPU-second."""
 
 
-class Row(NamedTuple):
-    record: float
-    crop: float
-    memmap: float
-    reader: float
-    pipeline: float
-    waits: tuple[float, ...]
+def main(argv: list[str]) -> None:
+    options = parse(argv)
+    print(machine(PACKAGES), flush=True)
+    rows = []
+    for record in options.record_seconds:
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(Path(folder), record, options.tracks)
+            for crop in options.crop_seconds:
+                rows.append(compare(options, Path(folder), record, crop))
+                if options.results:
+                    append(rows[-1], Path(options.results))
+                print(f"records of {record:g} s, crops of {crop:g} s: {share(rows[-1])}", flush=True)
+    worst = min(rows, key=lambda row: share(row).value)
+    print(f"\n{table(rows)}\n\n{verdict(rows)}")
+    print(f"the lowest, {worst['options']['crop_seconds']:g} s of {worst['options']['record_seconds']:g} s records:")
+    print(share(worst).line("pipeline/reader throughput"))
 
-    @property
-    def read_seconds(self) -> float:
-        """Audio read for a crop, on average: as many records as it touches."""
-        return self.crop + self.record - 1 / RATE
 
-    @property
-    def share(self) -> float:
-        return self.pipeline / self.reader
-
-
-def build(folder: Path, record_seconds: float) -> Collection:
+def write_files(folder: Path, record_seconds: float, tracks: int) -> None:
+    """The same noise as a collection in `records` and as samples in `flat.s16`."""
     record_samples = round(record_seconds * RATE)
     pcm = np.random.default_rng(0).integers(-(2**15), 2**15, TRACK_SECONDS * RATE, dtype=np.int16)
-    with RecordWriter(folder, "train") as writer:
-        for number in range(TRACKS):
+    records = folder / "records"
+    with RecordWriter(records, "train") as writer, (folder / "flat.s16").open("wb") as flat:
+        for number in range(tracks):
+            flat.write(pcm.tobytes())
             for start in range(0, len(pcm), record_samples):
                 part = pcm[start : start + record_samples]
                 track, length = f"{number:05d}", len(pcm)
                 writer.write(encode_record(part, track=track, start=start, track_length=length, mean=0.0, std=0.5))
-    write_metadata(folder, sample_rate=RATE, record_samples=record_samples, splits={"train": [writer.part]}, build={})
-    return open_collection(folder)
+    write_metadata(records, sample_rate=RATE, record_samples=record_samples, splits={"train": [writer.part]}, build={})
 
 
-def cpu_rate(work: Callable[[], float]) -> float:
-    """Seconds of audio that `work` says it made, per CPU-second of this process."""
-    began = time.process_time()
-    audio_seconds = work()
-    return audio_seconds / (time.process_time() - began)
+def compare(options: argparse.Namespace, folder: Path, record_seconds: float, crop_seconds: float) -> dict[str, Any]:
+    """The row of results for these lengths."""
+    task = {
+        "folder": str(folder),
+        "tracks": options.tracks,
+        "track_samples": TRACK_SECONDS * RATE,
+        "sample_rate": RATE,
+        "crop_samples": round(crop_seconds * RATE),
+        "audio_seconds": options.audio_seconds,
+    }
+    row = origin(PACKAGES, "cpu")
+    kept = {name: getattr(options, name) for name in ("tracks", "threads", "audio_seconds", "repeats")}
+    row["options"] = {"record_seconds": record_seconds, "crop_seconds": crop_seconds, **kept}
+    sides = {way: prepared(way, task, options.threads) for way in WAYS}
+    for side in sides.values():
+        side.ask("work", number=0)  # warms up
+    row |= rounds({way: asking(side, {}) for way, side in sides.items()}, options.repeats)
+    row["memory"] = {way: side.ask("memory") for way, side in sides.items()}
+    for side in sides.values():
+        side.close()
+    training = prepared("pipeline", task, TRAINING_THREADS)
+    row["waits"] = {chip: training.ask("waited", rate=rate) for chip, rate in CHIPS.items()}
+    training.close()
+    return row
 
 
-def reader_alone(collection: Collection, crop_seconds: float) -> Callable[[], float]:
-    """Reads, with a bare reader, the records that random crops touch."""
-    split = collection.splits["train"]
-    options = "readahead_buffer_size:0,max_parallelism:0"
-    readers = [ArrayRecordReader(os.fspath(split.folder / shard.file), options) for shard in split.shards]
-    where = [(reader, n) for reader in readers for n in range(reader.num_records())]
-    per_track = len(where) // TRACKS
-    size, crop_samples = collection.record_samples, round(crop_seconds * RATE)
-    rng = np.random.default_rng(1)
-    crops = round(_AUDIO.value / crop_seconds)
-
-    def work() -> float:
-        tracks = rng.integers(TRACKS, size=crops)
-        starts = rng.integers(TRACK_SECONDS * RATE - crop_samples, size=crops)
-        firsts, lasts = (
-            tracks * per_track + starts // size,
-            tracks * per_track + (starts + crop_samples - 1) // size,
-        )
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            for reader, position in where[first : last + 1]:
-                reader.read([position])
-        return crops * crop_seconds
-
-    return work
+def prepared(way: str, task: dict[str, Any], threads: int) -> Side:
+    side = Side("benchmarks.data_sides", JAX_PLATFORMS="cpu")
+    side.ask("prepare", way=way, threads=threads, **task)
+    return side
 
 
-def memmap_alone(folder: Path, crop_seconds: float) -> Callable[[], float]:
-    """Copies random crops out of the same hours of music in one flat file."""
-    file, crop_samples = folder / "flat.s16", round(crop_seconds * RATE)
-    if not file.exists():
-        track = np.random.default_rng(0).integers(-(2**15), 2**15, TRACK_SECONDS * RATE, dtype=np.int16)
-        with file.open("wb") as opened:
-            for _ in range(TRACKS):
-                opened.write(track.tobytes())
-    tracks = np.memmap(file, np.int16, "r").reshape(TRACKS, -1)
-    rng = np.random.default_rng(1)
-    crops = round(_AUDIO.value / crop_seconds)
-
-    def work() -> float:
-        which = rng.integers(TRACKS, size=crops).tolist()
-        starts = rng.integers(TRACK_SECONDS * RATE - crop_samples, size=crops).tolist()
-        for track, start in zip(which, starts, strict=True):
-            np.array(tracks[track, start : start + crop_samples])
-        return crops * crop_seconds
-
-    return work
+def share(row: Row) -> Ratio:
+    """What the pipeline leaves of the reader's rate."""
+    return ratio(row["rate"]["pipeline"], row["rate"]["reader"])
 
 
-def open_pipeline(collection: Collection, crop_seconds: float, threads: int) -> grain.DatasetIterator:
-    clips = round(BATCH_SECONDS / crop_seconds)
-    return crop_batches(
-        [collection],
-        crop_samples=round(crop_seconds * RATE),
-        seed=0,
-        clips=clips,
-        rows=range(clips),
-        threads=threads,
-    )
-
-
-def pipeline(batches: grain.DatasetIterator) -> Callable[[], float]:
-    """Takes batches and drops them."""
-
-    def work() -> float:
-        samples = 0
-        while samples < _AUDIO.value * RATE:
-            samples += next(batches)["audio"].size
-        return samples / RATE
-
-    return work
-
-
-def waited(collection: Collection, crop_seconds: float, rate: float) -> float:
-    """Share of its time that a step which hears `rate` seconds of audio a second waits for batches."""
-    with closing(open_pipeline(collection, crop_seconds, threads=2)) as batches:
-        next(batches)
-        waits = []
-        step = BATCH_SECONDS / rate
-        for _ in range(50):
-            time.sleep(step)
-            began = time.perf_counter()
-            next(batches)
-            waits.append(time.perf_counter() - began)
-    return sum(waits) / len(waits) / step
-
-
-def measure(collection: Collection, folder: Path, record_seconds: float, crop_seconds: float) -> Row:
-    with closing(open_pipeline(collection, crop_seconds, _THREADS.value)) as batches:
-        works = [memmap_alone(folder, crop_seconds), reader_alone(collection, crop_seconds), pipeline(batches)]
-        rates = [[cpu_rate(work) for work in works] for _ in range(_REPEATS.value + 1)][1:]  # the first warms up
-    medians = (statistics.median(column) for column in zip(*rates, strict=True))
-    waits = tuple(waited(collection, crop_seconds, rate) for rate in CHIPS.values())
-    return Row(record_seconds, crop_seconds, *medians, waits)
-
-
-def table(rows: list[Row]) -> str:
-    lines = [
-        "| record | crop | audio read for a crop | memmap | reader alone | pipeline | pipeline / reader | goal | wait, "
-        + " | wait, ".join(f"{chip} ({rate:,.0f})" for chip, rate in CHIPS.items())
-        + " |",
-        "|---|---|---|---|---|---|---|---|" + "---|" * len(CHIPS),
-    ]
+def table(rows: Sequence[Row]) -> str:
+    """A line for every row."""
+    titles = ["record", "crop", "audio read for a crop", *WAYS, "pipeline / reader", "goal", "GiB"]
+    titles += [f"wait, {chip} ({rate:,.0f})" for chip, rate in CHIPS.items()]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for row in rows:
-        goal = f"{GOALS[row.crop]:,}" if row.crop in GOALS else ""
-        lines.append(
-            f"| {row.record:g} s | {row.crop:g} s | {row.read_seconds:.1f} s | {row.memmap:,.0f} | {row.reader:,.0f} "
-            f"| {row.pipeline:,.0f} | {row.share:.2f} | {goal} | {' | '.join(f'{wait:.1%}' for wait in row.waits)} |"
-        )
+        record, crop = row["options"]["record_seconds"], row["options"]["crop_seconds"]
+        cells = [
+            f"{record:g} s",
+            f"{crop:g} s",
+            f"{crop + record - 1 / RATE:.1f} s",  # on average, as many records as it touches
+            *(f"{np.median(row['rate'][way]):,.0f}" for way in WAYS),
+            str(share(row)),
+            f"{GOALS[crop]:,}" if crop in GOALS else "",
+            ", ".join(f"{row['memory'][way] / 2**30:.2f}" for way in WAYS),
+            *(f"{wait:.1%}" for wait in row["waits"].values()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def verdict(rows: list[Row]) -> str:
+def verdict(rows: Sequence[Row]) -> str:
     """The record length whose worst crop length is furthest above its goal."""
     margins: dict[float, float] = {}
     for row in rows:
-        over = row.pipeline / GOALS.get(row.crop, row.reader)
-        margins[row.record] = min(over, margins.get(row.record, over))
+        record, medians = row["options"]["record_seconds"], {way: np.median(row["rate"][way]) for way in WAYS}
+        over = float(medians["pipeline"] / GOALS.get(row["options"]["crop_seconds"], medians["reader"]))
+        margins[record] = min(over, margins.get(record, over))
     best = max(margins, key=lambda record: margins[record])
     return f"Best record length: {best:g} s, {margins[best]:.2f} times the goal at its worst crop length."
 
 
-def main(_: list[str]) -> None:
-    rows = []
-    for record_seconds in map(float, _RECORDS.value):
-        with tempfile.TemporaryDirectory() as folder:
-            collection = build(Path(folder) / "records", record_seconds)
-            rows += [measure(collection, Path(folder), record_seconds, float(crop)) for crop in _CROPS.value]
-    command = "python -m benchmarks.data " + " ".join(sys.argv[1:])
-    report = f"{__doc__}\nMachine: {machine(PACKAGES)}\nCommand: `{command}`\n\n{table(rows)}\n\n{verdict(rows)}\n"
-    print(report)
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(report)
-    worst = min(rows, key=lambda row: row.share)
-    print(f"lowest ratio {worst.share:.2f} (pipeline/reader, {worst.crop:g} s of {worst.record:g} s records)")
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        prog="benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--record_seconds",
+        type=listed(seconds(0.1, TRACK_SECONDS)),
+        default=[2.0, 3.0, 4.0, 6.0, 10.0, 30.0],
+        help="lengths of records (default 2,3,4,6,10,30)",
+    )
+    parser.add_argument(
+        "--crop_seconds",
+        type=listed(seconds(0.1, TRACK_SECONDS / 2)),
+        default=[5.0, 30.0],
+        help="lengths of crops (default 5,30)",
+    )
+    parser.add_argument("--tracks", type=whole(), default=180, help=f"of {TRACK_SECONDS} s")
+    parser.add_argument("--threads", type=whole(0), default=1, help="that Grain reads in; 0: the caller's own")
+    parser.add_argument("--audio_seconds", type=seconds(1, 10**6), default=15_000.0, help="cropped in one measurement")
+    parser.add_argument("--repeats", type=whole(), default=5, help="measurements of each")
+    parser.add_argument("--results", default="benchmarks/results/data.jsonl", help="empty: nowhere")
+    options = parser.parse_args(argv)
+    if options.audio_seconds < max(options.crop_seconds):
+        raise UserError(f"--audio_seconds={options.audio_seconds:g}: less than a crop")
+    return options
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(run_command(main))

@@ -5,11 +5,11 @@
 
 The same parameters and PCM16 files on both sides, the same windows (30 s that overlap by twice 2.5 s of context), the
 same output: the mean over each file of all hidden states, which are compared first. Ours is `embed_files`, the inside
-of `musicssl embed`, which also decodes in other processes, keeps the books and writes an .npz for each file. The peer is
-transformers' model in eager mode with its default attention, in inference mode; reading its files with soundfile is
-timed as well. It first tries every number of threads and every batch size that is named (by default 1, 2 and all
-threads), each in a process of its own; the best is timed, the others are listed. It has the allocator's settings that
-training has, ours has what its command has: none.
+of `musicssl embed`, which also decodes in other processes, keeps the books and writes an .npz for each file. The peer
+is transformers' model in eager mode with its default attention, in inference mode; reading its files with soundfile is
+timed as well. It first tries every number of threads (by default 1, 2 and all) with every batch size, each in a process
+of its own; the best is timed, the others are listed. It has the allocator's settings that training has, ours has what
+its command has: none.
 
 Each side has a process of its own, and stands still while the other is timed. Memory is the most that a side's process
 held, without our decoding processes; CPU seconds are of all threads and decoding processes. A row with machine,

@@ -32,15 +32,12 @@ from benchmarks.comparison import (
     ALLOCATOR,
     Columns,
     Row,
-    asking,
-    best_of,
+    beside,
     each,
     median,
     memory,
-    rounds,
     table,
     thread_counts,
-    tried,
     verdict,
 )
 from benchmarks.flags import listed, whole
@@ -80,10 +77,8 @@ def compare(options: argparse.Namespace, clusters: int, frames: Path) -> dict[st
     """The row of results for so many clusters. frames: their file."""
     fit = {"frames": str(frames), "clusters": clusters, "options": dataclasses.asdict(REFERENCE)}
 
-    def ours() -> Side:
-        side = Side("benchmarks.codebook_ours", JAX_PLATFORMS="cpu")
-        side.ask("prepare", **fit)
-        return side
+    ours = Side("benchmarks.codebook_ours", JAX_PLATFORMS="cpu")
+    ours.ask("prepare", **fit)
 
     def peer() -> Side:
         side = Side("benchmarks.codebook_sklearn", **ALLOCATOR)
@@ -91,18 +86,10 @@ def compare(options: argparse.Namespace, clusters: int, frames: Path) -> dict[st
         return side
 
     row = origin(PACKAGES, "cpu")
-    row["options"] = {name: value for name, value in vars(options).items() if name != "results"} | {
-        "clusters": clusters
-    }
-    row["tried"] = tried(peer, [{"threads": threads} for threads in options.peer_threads], runs=1)
-    row["best"] = best_of(row["tried"])
-    sides = {"ours": ours(), PEER: peer()}
-    settings = {"ours": {}, PEER: row["best"]}
-    row |= rounds({name: asking(side, settings[name]) for name, side in sides.items()}, options.repeats)
-    row["memory"] = {name: side.ask("memory") for name, side in sides.items()}
-    for side in sides.values():
-        side.close()
-    return row
+    kept = {name: getattr(options, name) for name in ("tracks", "repeats", "peer_threads")}
+    row["options"] = {"clusters": clusters, **kept}
+    settings = [{"threads": threads} for threads in options.peer_threads]
+    return row | beside(ours, PEER, peer, settings, options.repeats, warm=False)
 
 
 def mfccs(tracks: int) -> Float[np.ndarray, "N 39"]:

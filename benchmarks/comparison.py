@@ -76,21 +76,29 @@ def rounds(
 
 
 def beside(
-    ours: Side, peer: str, start: Callable[[], Side] | None, settings: Sequence[Setting], repeats: int
+    ours: Side,
+    peer: str,
+    start: Callable[[], Side] | None,
+    settings: Sequence[Setting],
+    repeats: int,
+    *,
+    warm: bool = True,
 ) -> dict[str, Any]:
-    """Figures and memory of ours and of the peer in the best of its settings, each after one run to warm up.
+    """Figures and memory of ours and of the peer in the best of its settings.
 
-    peer: its name. start: makes a prepared side of it; None: no peer. Ends all sides.
+    peer: its name. start: makes a prepared side of it; None: no peer. warm: each works once before it is timed. All
+    sides are closed.
     """
     row: dict[str, Any] = {}
     sides: dict[str, tuple[Side, Setting]] = {"ours": (ours, {})}
     if start:
-        row["tried"] = tried(start, settings, runs=3)
+        row["tried"] = tried(start, settings, runs=3 if warm else 1)
         row["best"] = best_of(row["tried"])
         sides[peer] = start(), row["best"]
-    for side, setting in sides.values():
-        side.ask("work", number=0, **setting)
-    row |= rounds({name: asking(*side) for name, side in sides.items()}, repeats)
+    works = {name: asking(*side) for name, side in sides.items()}
+    for work in works.values() if warm else ():
+        work(0)
+    row |= rounds(works, repeats)
     row["memory"] = {name: side.ask("memory") for name, (side, _) in sides.items()}
     for side, _ in sides.values():
         side.close()

@@ -17,7 +17,7 @@ STEPS = 50
 
 
 class Task(NamedTuple):
-    """folder: of `records` and `flat.s16`. audio_seconds: cropped in one piece of work. threads: that Grain reads in."""
+    """folder: of `records` and `flat.s16`. audio_seconds: cropped in a piece of work. threads: that Grain reads in."""
 
     folder: str
     tracks: int

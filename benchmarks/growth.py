@@ -19,14 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.pretrain import on_device
+from benchmarks.pretrain import OURS, on_device, start
 from benchmarks.rows import append, is_from_here, origin, rows_of
-from benchmarks.turns import Side
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax")
-OURS = "benchmarks.pretrain_ours"
 CONV_STACK, ATTENTION = "conv stack", "attention"
 
 
@@ -90,7 +88,7 @@ def main(argv: list[str]) -> None:
     if flags.repeats < 1:
         raise UserError(f"--repeats={flags.repeats}: at least one update has to be timed")
     file = Path(flags.results or f"benchmarks/results/growth_{flags.size}_{flags.device}.jsonl")
-    with Side(OURS, **_environment(flags.device)) as side:
+    with start(OURS, flags.device) as side:
         device = on_device(side, flags.device)
     print(f"{machine(PACKAGES)}, {device}", flush=True)
     for axis in axes(flags.size):
@@ -119,10 +117,6 @@ def _is_of(row: Mapping[str, Any], axis: Axis, value: float, device: str) -> boo
     return row["axis"] == axis.name and row["value"] == value and is_from_here(row, PACKAGES, device)
 
 
-def _environment(device: str) -> dict[str, str]:
-    return {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-
 def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> dict[str, Any]:
     """A row: what an update costs, its seconds, memory, and the seconds of two of its parts where lengths change.
 
@@ -131,13 +125,13 @@ def measured(axis: Axis, value: float, size: str, device: str, repeats: int) -> 
     case = config_flags(axis, value, size, device)
     parts = {}
     try:
-        with Side(OURS, **_environment(device)) as side:
+        with start(OURS, device) as side:
             built = side.ask("build", flags=case)
             side.ask("update", number=0)
             seconds = [side.ask("update", number=n)["seconds"] for n in range(1, repeats + 1)]
             memory = side.ask("memory")
         if axis.name == "seconds of a crop":
-            with Side("benchmarks.growth_parts", **_environment(device)) as side:
+            with start("benchmarks.growth_parts", device) as side:
                 parts = side.ask("parts", flags=case, repeats=repeats)
     except UserError as error:
         raise UserError(f"{axis.name} {value:g}: {error}") from None

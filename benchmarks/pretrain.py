@@ -9,8 +9,8 @@ teacher's average, logged figures. The peer does the same with transformers' mod
 parameters, crops, masks and labels, scaled-dot-product attention, autocast for bfloat16, fused AdamW, foreach average.
 Before anything is timed, both losses of the first batch, without dropout, have to agree within 1e-4 in float32 and
 within 1e-2 in the precision and with the attention that are timed. Each side has a process of its own; they take turns.
-On a CPU the peer first tries 1, 2 and all threads, and with --compile torch.compile too; its best setting is timed, the
-others are listed.
+On a CPU the peer first tries 1, 2 and all threads, and with --compile torch.compile in the best of them, each in a
+process of its own; its best setting is timed, the others are listed.
 
 What differs: ours draws its masks in the step, the peer is given them. Ours also logs positional share and swap gap or
 accuracy by distance, and keeps the old state if the gradient is not finite. Each draws its own dropout. Layer drop is
@@ -23,13 +23,14 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import ALLOCATOR, best_of, need, ratio, thread_counts
 from benchmarks.machine import cores, machine
 from benchmarks.rows import append, origin
 from benchmarks.turns import Side, in_turns
@@ -40,6 +41,7 @@ AGREEMENT = {"float32": 1e-4, "bfloat16": 1e-2}
 """Relative, of the losses. float32: sums of some 100,000 terms in another order. bfloat16 has 8 bits, and the sides
 round in other places; a wrong mask or target is a difference of a tenth and more."""
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "transformers")
+OURS, PEER = "benchmarks.pretrain_ours", "benchmarks.pretrain_torch"
 VARIANTS = {
     ("music2vec", "base"): "base",
     ("music2vec", "large"): "large",
@@ -80,6 +82,8 @@ def parse(argv: list[str], results: str = "benchmarks/results/pretrain.jsonl") -
             raise UserError(f"--{name}={getattr(options, name)}: want more than 0")
     if not 0 <= options.attention_dropout < 1:
         raise UserError(f"--attention_dropout={options.attention_dropout}: want from 0 to below 1")
+    if options.peer == "torch":
+        need("torch", ("torch", "transformers"))
     if (options.model, options.size) not in VARIANTS:
         raise UserError(f"--size={options.size}: {options.model} has no such size")
     return options
@@ -108,16 +112,27 @@ def compare(options: argparse.Namespace, folder: str, until: float = math.inf) -
     """
     flags = config_flags(options)
     with ExitStack() as opened:
-        sides = {name: opened.enter_context(side) for name, side in opened_sides(options, until).items()}
-        devices = {name: on_device(side, options.device) for name, side in sides.items()}
+        sides = {"ours": opened.enter_context(start(OURS, options.device, until))}
+        device = on_device(sides["ours"], options.device)
         ours = sides["ours"].ask("prepare", flags=flags, folder=folder, updates=options.repeats + 1)
         row: dict[str, Any] = {
-            **origin(PACKAGES, devices["ours"]),
+            **origin(PACKAGES, device),
             "options": {name: value for name, value in vars(options).items() if name != "results"},
             **{name: ours[name] for name in ("parameters", "flops", "peak", "attention")},
         }
         if options.peer == "torch":
-            row |= prepared_peer(sides["PyTorch"], options, flags, folder, ours)
+
+            def prepared() -> Side:
+                side = opened.enter_context(start(PEER, options.device, until))
+                on_device(side, options.device)
+                row["losses"] = same_losses(ours, side.ask("prepare", flags=flags, folder=folder))
+                return side
+
+            row["tried"] = tried(prepared, options)
+            row["best"] = best_of(row["tried"])
+            sides["PyTorch"] = prepared()
+            sides["PyTorch"].ask("configure", **row["best"])
+            sides["PyTorch"].ask("update", number=0)
         sides["ours"].ask("update", number=0)
         times = in_turns([lambda n, s=s: s.ask("update", number=n)["seconds"] for s in sides.values()], options.repeats)
         row["seconds"] = {name: column.round(4).tolist() for name, column in zip(sides, times.T, strict=True)}
@@ -125,14 +140,10 @@ def compare(options: argparse.Namespace, folder: str, until: float = math.inf) -
     return row
 
 
-def opened_sides(options: argparse.Namespace, until: float = math.inf) -> dict[str, Side]:
-    environment = {"JAX_PLATFORMS": "cpu"} if options.device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    # What our training asks of the allocator itself, for the peer as well: it is the faster for it.
-    environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
-    modules = {"ours": "benchmarks.pretrain_ours", "PyTorch": "benchmarks.pretrain_torch"}
-    if options.peer == "none":
-        del modules["PyTorch"]
-    return {name: Side(module, until, **environment) for name, module in modules.items()}
+def start(module: str, device: str, until: float = math.inf) -> Side:
+    """A side, with the allocator's settings that our training asks for itself."""
+    environment = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return Side(module, until, **environment, **ALLOCATOR)
 
 
 def on_device(side: Side, wanted: str) -> str:
@@ -146,28 +157,17 @@ def on_device(side: Side, wanted: str) -> str:
     return found["kind"]
 
 
-def prepared_peer(
-    peer: Side, options: argparse.Namespace, flags: list[str], folder: str, ours: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Checks that both do the same, and leaves the peer in its best setting. UserError: they do not."""
-    theirs = peer.ask("prepare", flags=flags, folder=folder)
-    check_same(ours, theirs)
-    threads = sorted({1, min(2, cores()), cores()}) if options.device == "cpu" else [cores()]
-    tried: list[dict[str, Any]] = []
-    for compiled in (False, True) if options.compile else (False,):
-        tried += [tried_setting(peer, count, compiled) for count in threads]
-    done = [setting for setting in tried if "seconds" in setting]
-    if not done:
-        raise UserError(f"the peer failed in every setting: {'; '.join(map(setting_line, tried))}")
-    best = min(done, key=lambda setting: setting["seconds"])
-    peer.ask("configure", threads=best["threads"], compiled=best["compiled"])
-    peer.ask("update", number=0)
-    losses = {precision: [ours["losses"][precision], theirs["losses"][precision]] for precision in ours["losses"]}
-    return {"losses": losses, "tried": tried, "best": best}
+def tried(prepared: Callable[[], Side], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The peer's settings, each with its seconds or why it failed. prepared: makes a peer."""
+    threads = thread_counts() if options.device == "cpu" else [cores()]
+    eager = [tried_setting(prepared, count, False) for count in threads]
+    if not options.compile:
+        return eager
+    return [*eager, tried_setting(prepared, best_of(eager)["threads"], True)]
 
 
-def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """UserError: the sides have other parameters or losses."""
+def same_losses(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Both losses by precision. UserError: the sides have other parameters or losses."""
     if theirs["parameters"] != ours["parameters"]:
         raise UserError(f"the sides differ: {ours['parameters']} and {theirs['parameters']} parameters")
     for precision, loss in ours["losses"].items():
@@ -177,17 +177,19 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
                 f"the sides differ: losses {loss} and {theirs['losses'][precision]} in {precision} ({difference:.1e} "
                 "apart)"
             )
+    return {precision: [loss, theirs["losses"][precision]] for precision, loss in ours["losses"].items()}
 
 
-def tried_setting(peer: Side, threads: int, compiled: bool) -> dict[str, Any]:
+def tried_setting(prepared: Callable[[], Side], threads: int, compiled: bool) -> dict[str, Any]:
     """What an update takes after one to warm up; or why it takes none."""
     setting: dict[str, Any] = {"threads": threads, "compiled": compiled}
-    try:
-        peer.ask("configure", **setting)
-        peer.ask("update", number=0)
-        return setting | {"seconds": round(min(peer.ask("update", number=n)["seconds"] for n in (1, 2)), 4)}
-    except UserError as error:
-        return setting | {"failed": str(error)}
+    with prepared() as peer:
+        try:
+            peer.ask("configure", **setting)
+            peer.ask("update", number=0)
+            return setting | {"seconds": round(min(peer.ask("update", number=n)["seconds"] for n in (1, 2)), 4)}
+        except UserError as error:
+            return setting | {"failed": str(error)}
 
 
 def described(options: argparse.Namespace) -> str:
@@ -214,21 +216,12 @@ def table(row: Mapping[str, Any]) -> str:
         )
     if "PyTorch" in row["seconds"]:
         ours, theirs = row["seconds"]["ours"], row["seconds"]["PyTorch"]
-        ratio, low, high = throughput_ratio(ours, theirs)
         lines += [
-            f"\nratio {ratio:.2f} (ours/peer throughput, of medians of {len(ours)}; quartiles of pairs {low:.2f} and "
-            f"{high:.2f})",
+            f"\n{ratio(theirs, ours).line('ours/peer throughput')}",
             *(f"losses for equal parameters, {name}: {a:.6f} and {b:.6f}" for name, (a, b) in row["losses"].items()),
             *(f"peer, {setting_line(setting)}" for setting in row["tried"]),
         ]
     return "\n".join(lines)
-
-
-def throughput_ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """How much more we do than they in the same time, by medians; and the quartiles of the pairs that were timed one
-    after the other."""
-    low, high = np.quantile(np.array(theirs) / np.array(ours), (0.25, 0.75))
-    return float(np.median(theirs) / np.median(ours)), float(low), float(high)
 
 
 def setting_line(setting: Mapping[str, Any]) -> str:

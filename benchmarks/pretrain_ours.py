@@ -1,6 +1,5 @@
 """Our side of `benchmarks.pretrain`: the step that training jits, on one device."""
 
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from benchmarks.turns import serve
+from benchmarks.turns import memory, serve
 from musicssl_jax import config as configs
 from musicssl_jax.flops import peak_flops, update_flops
 from musicssl_jax.host_memory import keep_memory
@@ -97,7 +96,7 @@ class Ours:
     def memory(self) -> float:
         """Most bytes that it has held: of the device, or of the process on a CPU."""
         stats = self.device.memory_stats() if self.device.platform != "cpu" else None
-        return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return stats["peak_bytes_in_use"] if stats else memory()
 
 
 def _in_float32(config: Any) -> Any:

@@ -18,14 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import ratio
 from benchmarks.machine import machine
-from benchmarks.pretrain import PACKAGES, compare, described, on_device, opened_sides, parse, throughput_ratio
+from benchmarks.pretrain import OURS, PACKAGES, compare, described, on_device, parse, start
 from benchmarks.rows import append, is_from_here, rows_of
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
@@ -61,7 +61,8 @@ def main(argv: list[str]) -> None:
         parse([f"--device={flags.device}", f"--repeats={flags.repeats}", *DEVICE_FLAGS[flags.device], *case.split()])
         for case in CASES[flags.device]
     ]
-    device = kind_of(cases[0])
+    with start(OURS, flags.device) as side:
+        device = on_device(side, flags.device)
     print(f"{machine(PACKAGES)}, {device}", flush=True)
     known = [] if flags.again else rows_of(file)
     missing = [case for case in cases if not any(is_of(row, case, device) for row in known)]
@@ -72,14 +73,6 @@ def main(argv: list[str]) -> None:
         print(table(rows))
     if failed:
         raise UserError(f"not measured: {'; '.join(failed)}")
-
-
-def kind_of(case: argparse.Namespace) -> str:
-    """Of the device. UserError: a side computes on another."""
-    with ExitStack() as opened:
-        sides = [opened.enter_context(side) for side in opened_sides(case).values()]
-        ours, *_ = [on_device(side, case.device) for side in sides]
-    return ours
 
 
 def measure(cases: list[argparse.Namespace], file: Path, until: float) -> list[str]:
@@ -128,9 +121,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         options, seconds = row["options"], row["seconds"]
-        ours, theirs = (np.array(seconds[side]) for side in ("ours", "PyTorch"))
-        ratio, low, high = throughput_ratio(ours, theirs)
+        ours, theirs = seconds["ours"], seconds["PyTorch"]
         use = [f"{row['flops'] / np.median(times) / row['peak']:.1%}" for times in (ours, theirs)]
+        best, tried = brief(row["best"]), {brief(one): one for one in row["tried"]}
         memory = [f"{row['memory'][side] / 2**30:.1f}" for side in ("ours", "PyTorch")]
         cells = [
             f"{options['model']} {options['size']}",
@@ -138,11 +131,11 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{options['attention_dropout']:g}",
             f"{np.median(ours):.3g}",
             f"{np.median(theirs):.3g}",
-            f"{ratio:.2f} [{low:.2f} {high:.2f}]",
+            str(ratio(theirs, ours)),
             *use,
             *memory,
-            brief(row["best"]),
-            ", ".join(f"{brief(one)} {one.get('seconds', 'failed')}" for one in row["tried"] if one != row["best"]),
+            best,
+            ", ".join(f"{name} {one.get('seconds', 'failed')}" for name, one in tried.items() if name != best),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

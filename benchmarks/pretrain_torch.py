@@ -2,7 +2,6 @@
 
 import copy
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Data2VecAudioConfig, Data2VecAudioModel, HubertConfig, HubertModel
 
-from benchmarks.turns import serve
+from benchmarks.turns import memory, serve
 from musicssl_jax import config as configs
 from musicssl_jax.interop.transformers_config import write_config
 
@@ -184,7 +183,7 @@ class Peer:
         """Most bytes that it has held: of the device, or of the process on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return memory()
 
 
 def forced_to_cpu() -> bool:

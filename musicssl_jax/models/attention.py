@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from musicssl_jax.models.layers import dropout, precision_of
+from musicssl_jax.models.layers import PRODUCT, dropout, precision_of, product
 from musicssl_jax.shapes import Array, Bool, Float, Key
 
 
@@ -83,7 +83,12 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
     )
     mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.FullMask((filled, filled))] * heads)
     run = splash_attention_kernel.make_splash_mha(
-        mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
+        mask,
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=sizes,
+        residual_checkpoint_name=PRODUCT,
+        interpret=interpret,
     )
     segment = jnp.zeros((batch, frames), jnp.int32) if padding is None else padding.astype(jnp.int32)
     segment = jnp.pad(segment, ((0, 0), (0, filled - frames)), constant_values=1)
@@ -117,7 +122,8 @@ def _plain(query, key, value, padding, rate, keys):
 def _forward(query, key, value, padding, rate, keys):
     scores = _scores(query, key, padding)
     weights = dropout(jax.nn.softmax(scores), rate, keys).astype(query.dtype)
-    result = _frames_first(_product(weights, _heads_first(value)))
+    # Named in here: the gradient needs it, and a name that is given to the caller's copy would not keep this one.
+    result = product(_frames_first(_product(weights, _heads_first(value))))
     return result, (query, key, value, padding, keys, result)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from musicssl_jax.models.draws import kept
@@ -114,6 +115,14 @@ def standardize(
     """
     mean, inverse = _statistics(x, axis, where)
     return (x.astype(jnp.float32) - mean) * inverse
+
+
+PRODUCT = "product"
+
+
+def product(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Marks what is dear to compute: remat "products" keeps it for the backward pass, and nothing else of a block."""
+    return checkpoint_name(x, PRODUCT)
 
 
 @jax.custom_vjp

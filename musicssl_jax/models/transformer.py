@@ -6,22 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from musicssl_jax.models.attention import attend
-from musicssl_jax.models.layers import LayerNorm, Linear, dropout, fold_in, gelu, zero_padding
+from musicssl_jax.models.layers import PRODUCT, LayerNorm, Linear, dropout, fold_in, gelu, product, zero_padding
 from musicssl_jax.shapes import Array, Bool, Float, Int, Key
 
 Tap = Callable[[Any, Int[Array, ""], Float[Array, "B T D"], Float[Array, "B T D"]], Any]
 """(carried, block index, FFN output, block output) -> carried: what a caller collects along the blocks."""
-
-
-PRODUCT = "product"
-
-
-def product(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Marks what is dear to compute: remat "products" keeps it for the backward pass, and nothing else of a block."""
-    return checkpoint_name(x, PRODUCT)
 
 
 def block_linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear:
@@ -50,7 +41,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B T D"]:
         split = (*x.shape[:2], self.heads, -1)
         query, key, value = (product(f(x)).reshape(split) for f in (self.query, self.key, self.value))
-        mixed = product(attend(query, key, value, padding, self.dropout_rate, keys, kernel=self.kernel))
+        mixed = attend(query, key, value, padding, self.dropout_rate, keys, kernel=self.kernel)
         return product(self.out(mixed.reshape(x.shape)))
 
 

@@ -72,7 +72,8 @@ def test_what_fused_attention_and_recomputing_save_is_in_the_estimate():
     # Without any of these, scores and what norms and GELU give are made anew already: products are most of the rest.
     for saving, share in ((remat, 0.95), (fused, 0.9), (again, 0.5)):
         assert saving.memory.activations < share * plain.memory.activations
-    assert fused.estimate.compute == plain.estimate.compute < remat.estimate.compute
+    # All make scores anew in the backward pass, and "products" no product beside them.
+    assert fused.estimate.compute == plain.estimate.compute == remat.estimate.compute < again.estimate.compute
     assert fused.estimate.flops == remat.estimate.flops
 
 

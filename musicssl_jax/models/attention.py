@@ -47,18 +47,29 @@ def choose_kernel(kernel: str, platform: str, dtype: str, rate: float, head_widt
 
 
 def _cudnn_is_here(head_width: int) -> bool:
-    """JAX looks for the library when it traces."""
-    frames = jax.ShapeDtypeStruct((1, 8, 1, head_width), jnp.bfloat16)
+    """JAX looks for the library when it traces, and refuses some shapes only where a gradient is taken."""
+    frames = jax.ShapeDtypeStruct((1, 7, 1, head_width), jnp.bfloat16)
+
+    def total(*parts):
+        return jnp.sum(_cudnn(*parts, None), dtype=jnp.float32)
+
     try:
-        jax.eval_shape(functools.partial(_cudnn, padding=None), frames, frames, frames)
+        jax.eval_shape(jax.grad(total), frames, frames, frames)
     except (RuntimeError, ValueError, NotImplementedError):
         return False
     return True
 
 
 def _cudnn(query, key, value, padding):
+    """cuDNN's kernel. JAX refuses its gradient for an odd number of frames: one more then, that is not attended to."""
+    frames = query.shape[1]
+    odd = frames % 2
     lengths = None if padding is None else jnp.sum(~padding, axis=1, dtype=jnp.int32)
-    return jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation="cudnn")
+    if odd and lengths is None:
+        lengths = jnp.full(query.shape[0], frames, jnp.int32)
+    query, key, value = (jnp.pad(part, ((0, 0), (0, odd), (0, 0), (0, 0))) for part in (query, key, value))
+    result = jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation="cudnn")
+    return result[:, :frames]
 
 
 LANES = 128  # of a TPU's vector unit: lengths are filled up to its multiples

@@ -92,9 +92,14 @@ def rematerialised(run: Callable, policy: str) -> Callable:
     """A block whose backward pass computes anew what `config.compute.remat` says: nothing, all but products, or all."""
     if policy == "none":
         return run
-    saved = jax.checkpoint_policies.save_only_these_names(PRODUCT) if policy == "products" else None
     # Inside a scan the compiler cannot undo it, and the barriers that keep it from that elsewhere cost.
-    return jax.checkpoint(run, policy=saved, prevent_cse=False)
+    return jax.checkpoint(run, policy=_products if policy == "products" else None, prevent_cse=False)
+
+
+def _products(primitive, *inputs, **parameters) -> bool:
+    """What `product` names, and what cuDNN's attention gives, in whose gradient nothing can be named from outside."""
+    named = jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    return primitive.name.startswith("dot_product_attention_fwd") or named(primitive, *inputs, **parameters)
 
 
 class Transformer(nnx.Module):

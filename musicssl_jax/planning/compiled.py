@@ -77,14 +77,18 @@ def make_inputs(config: Any, fronts: Sequence[Features], mesh: Any, platform: st
     )
 
 
-def lower_step(inputs: Inputs) -> jax.stages.Lowered:
-    """The very step that `train` runs, traced and lowered for the mesh's devices."""
+def lower_step(inputs: Inputs, platform: str | None = None) -> jax.stages.Lowered:
+    """The very step that `train` runs, traced and lowered for the mesh's devices.
+
+    platform: as JAX names it ("cuda"), if it is another than theirs: the program can be read then, and not compiled.
+    """
     config, mesh = inputs.config, inputs.mesh
     schedule = make_schedule(config.schedule, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     with jax.set_mesh(mesh):
         step = make_train_step(inputs.objective, optimizer, schedule, mesh, config.seed, prng=config.prng)
-        return step.lower(inputs.state, inputs.frozen, inputs.batch)
+        traced = step.trace(inputs.state, inputs.frozen, inputs.batch)
+        return traced.lower(lowering_platforms=None if platform is None else (platform,))
 
 
 def compile_step(inputs: Inputs) -> CompiledStep | TooLarge:

@@ -20,7 +20,7 @@ class Estimate:
     """flops: of the model in an update, rows that only fill up left out. peak: FLOP/s of a device. utilisation: of it,
     that is assumed. traffic: bytes that a device's memory moves in an update; None where it is not known.
 
-    Seconds of an update: `compute` is the arithmetic, filling rows and rematerialisation included, at peak times
+    Seconds of an update: `compute` is the arithmetic, filling rows and what is computed twice included, at peak times
     utilisation; `memory` is the
     traffic at full bandwidth; `network` is what is sent, at the speed of all links, hidden behind nothing.
     """
@@ -91,7 +91,10 @@ def make_estimate(
     samples = crop_samples(config)
     flops = update_flops(inputs.objective, samples)
     micro, rows = inputs.rows
-    again = recomputed_flops(inputs.objective.model, samples)
+    model = inputs.objective.model
+    if machine.platform == "gpu" and model.attention == "splash":  # that stands for cuDNN's where there is no GPU
+        model = dataclasses.replace(model, attention="cudnn")
+    again = recomputed_flops(model, samples)
     executed = (inputs.objective.clip_flops(samples) + again) * micro * rows
     peak = _peak(machine, config)
     working = 1 if machine.platform == "cpu" else machine.count  # simulated devices share the cores
@@ -111,20 +114,24 @@ def make_estimate(
     )
 
 
-def recomputed_flops(model: EncoderConfig, samples: int) -> int:
-    """Of a clip in an update: the forward pass that `config.compute.remat` does a second time.
+SCORES_AGAIN = {"xla": 1, "cudnn": 1, "splash": 3}
+"""Products as large as attention's scores that a kernel's backward pass makes beyond the four of the gradient itself.
 
-    "products" does nothing of weight again but the products of attention's scores.
-    """
+None of them keeps the scores. Splash has one kernel for the queries' gradient and one for the keys' and values', and
+each makes the scores and the gradient of the weights for itself.
+"""
+
+
+def recomputed_flops(model: EncoderConfig, samples: int) -> int:
+    """Of a clip in an update: what the backward pass does a second time, by `config.compute.remat` and in attention."""
     frames = frame_count(samples, model.conv_layers)
     blocks = transformer_flops(model, frames) - transformer_flops(dataclasses.replace(model, layers=0), frames)
-    scores = model.layers * 2 * frames**2 * model.width
-    return {
-        "none": 0,
-        "products": scores,
-        "blocks": blocks,
-        "all": blocks + conv_flops(model, samples),
-    }[model.remat]
+    scores = model.layers * 2 * frames**2 * model.width * SCORES_AGAIN[model.attention]
+    if model.remat in ("none", "products"):
+        return scores
+    # XLA makes scores once for the block's second forward pass and for its gradient; nothing is shared with a kernel.
+    again = blocks if model.attention == "xla" else blocks + scores
+    return again + conv_flops(model, samples) if model.remat == "all" else again
 
 
 def network_seconds(collectives: Sequence[Collective], machine: Machine) -> float:

@@ -1,7 +1,9 @@
 """Which parts of an update a TPU's compiler gives cycles to: the names that parts have in the program."""
 
 import re
+from collections import Counter
 
+import jax
 import pytest
 from plan_fixtures import inputs_on
 
@@ -64,3 +66,16 @@ def test_an_updates_parts_have_their_names_in_the_program(file, parts):
     assert {part for part, _ in named} >= parts
     assert ("conv_encoder", True) in named and ("attention", True) in named
     assert ("teacher", True) not in named and ("optimizer", True) not in named
+
+
+def test_the_choice_between_old_and_new_state_is_the_optimizers():
+    """Compilers join it with the new state's last operation and give both its name."""
+    inputs = inputs_on(1, 1)
+    chosen = Counter(
+        part_of(instruction)[0]
+        for computation in parse(compile_step(inputs).text).computations.values()
+        for instruction in computation.instructions.values()
+        if "/select_n" in instruction.attributes
+    )
+    assert chosen["optimizer"] >= len(jax.tree.leaves((inputs.state.params, inputs.state.opt_state)))
+    assert chosen["teacher_average"] >= len(jax.tree.leaves(inputs.state.teacher))

@@ -116,18 +116,19 @@ def make_train_step(
         weight = jnp.maximum(weight, 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         norm = optax.tree.norm(grads)
-        with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        with jax.named_scope("teacher_average"):
-            teacher = objective.update_teacher(state.teacher, params, step)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (params, teacher, opt_state),
-            (state.params, state.teacher, state.opt_state),
-        )
+
+        def if_finite(new, old):
+            return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+
+        step = state.step + 1
+        # Each choice stands in the scope of what it chooses from: compilers join the two, under the last one's name.
+        with jax.named_scope("optimizer"):
+            updates, moments = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            kept_params, kept_moments = if_finite((params, moments), (state.params, state.opt_state))
+        with jax.named_scope("teacher_average"):
+            teacher = if_finite(objective.update_teacher(state.teacher, params, step), state.teacher)
         metrics = {
             "train/loss": loss / weight,
             "train/grad_norm": norm,
@@ -135,7 +136,7 @@ def make_train_step(
             **objective.metrics(sums, state.step),
             **asked,
         }
-        return TrainState(step, *kept), metrics
+        return TrainState(step, kept_params, teacher, kept_moments), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 

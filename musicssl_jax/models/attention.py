@@ -50,8 +50,8 @@ def _cudnn_is_here(head_width: int) -> bool:
     """JAX looks for the library when it traces, and refuses some shapes only where a gradient is taken."""
     frames = jax.ShapeDtypeStruct((1, 7, 1, head_width), jnp.bfloat16)
 
-    def total(*parts):
-        return jnp.sum(_cudnn(*parts, None), dtype=jnp.float32)
+    def total(query, key, value):
+        return jnp.sum(_cudnn(query, key, value, None), dtype=jnp.float32)
 
     try:
         jax.eval_shape(jax.grad(total), frames, frames, frames)

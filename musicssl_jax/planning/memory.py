@@ -57,12 +57,20 @@ def measured_memory(inputs: Inputs, compiled: CompiledStep | TooLarge, capacity:
     return memory_of(inputs, compiled.memory, activations, capacity)
 
 
+MOST_COMPILES = 6
+"""In a search that is left to itself; a program that grows evenly takes two."""
+
+GRANULARITY = 0.02
+"""Of a micro-batch: fewer clips more are not looked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Largest:
-    """The largest micro-batch by memory. clips: per device; 0: not even one fits.
+    """The largest micro-batch by memory. clips: per device; 0: not even one fits. memory: bytes that it needs.
 
-    fixed, per_clip: the line through two compiles, in bytes. confirmed: a compile of it fitted. memory: which that
-    compile needed, or what the line says.
+    confirmed: a compile of it fitted; else it is what the line says. fixed, per_clip: in bytes, the line through the
+    two compiles that are nearest to the capacity. predicted: clips that have room by that line; where a search has
+    come to its end these are no more than `clips` by GRANULARITY.
     """
 
     clips: int
@@ -70,42 +78,61 @@ class Largest:
     per_clip: float
     memory: float
     confirmed: bool
+    predicted: int
     tried: tuple[tuple[int, int], ...]
     """(clips per device, bytes) of all compiles."""
 
 
 def largest_micro_batch(
-    first: tuple[int, int], needed: Callable[[int], int], capacity: int, *, confirm: bool = True
+    first: tuple[int, int],
+    needed: Callable[[int], int],
+    capacity: int,
+    *,
+    compiles: int = MOST_COMPILES,
+    confirm: bool = True,
 ) -> Largest:
-    """By a line through two compiles and, with `confirm`, a third one of what the line says.
+    """By lines through compiles: what the line through the nearest two says is compiled next.
 
-    first: (clips per device, bytes) that are known. needed: bytes with so many clips per device, by compiling. Where
-    the confirming compile does not fit, a steeper line through it gives a smaller micro-batch, unconfirmed.
+    It ends where the next clips (GRANULARITY, at least one) are known not to fit or have no room by the line, where
+    more clips need no more memory, or after so many compiles; the largest that fitted is returned, or what the line
+    says if none did.
+
+    first: (clips per device, bytes) that are known. needed: bytes with so many clips per device, by compiling; it is
+    called at most `compiles` times, and once if not `confirm`: the line's word is then taken.
     """
     clips, size = first
-    other = 2 * clips if size <= capacity / 2 or clips == 1 else max(clips // 2, 1)
-    points = {clips: size, other: needed(other)}
-    fixed, per_clip = _line(points)
-    if per_clip <= 0:  # rows so small that the compiler's padding hides them
-        guess = max((clips for clips, size in points.items() if size <= capacity), default=0)
-        return Largest(guess, fixed, 0.0, float(points.get(guess, fixed)), guess > 0, tuple(sorted(points.items())))
-    guess = _room(fixed, per_clip, capacity)
-    if guess < 1 or not confirm:
-        return Largest(guess, fixed, per_clip, fixed + guess * per_clip, False, tuple(sorted(points.items())))
-    if guess not in points:
+    points = {clips: size}
+    guess = 2 * clips if size <= capacity / 2 or clips == 1 else max(clips // 2, 1)
+    for _ in range(compiles if confirm else 1):
         points[guess] = needed(guess)
-    confirmed, memory = points[guess] <= capacity, float(points[guess])
-    if not confirmed:
-        fixed, per_clip = _line({clips: size, guess: points[guess]} if guess != clips else points)
-        guess = min(_room(fixed, per_clip, capacity), guess - 1)
-        confirmed, memory = guess in points, float(points.get(guess, fixed + guess * per_clip))
-    return Largest(guess, fixed, per_clip, memory, confirmed, tuple(sorted(points.items())))
+        fixed, per_clip = _line(points, capacity)
+        fitting, refused = _bounds(points, capacity)
+        predicted = _room(fixed, per_clip, capacity) if per_clip > 0 else fitting
+        guess = predicted if refused is None else min(predicted, refused - 1)
+        if guess < fitting + max(math.floor(GRANULARITY * fitting), 1):
+            break
+    best = fitting if fitting and (confirm or per_clip <= 0) else guess
+    memory = float(points.get(best, fixed + best * per_clip))
+    confirmed = confirm and best > 0 and best == fitting
+    return Largest(best, fixed, per_clip, memory, confirmed, predicted, tuple(sorted(points.items())))
 
 
-def _line(points: dict[int, int]) -> tuple[float, float]:
-    (x0, y0), (x1, y1) = sorted(points.items())
-    slope = (y1 - y0) / (x1 - x0)
-    return y0 - slope * x0, slope
+def _bounds(points: dict[int, int], capacity: int) -> tuple[int, int | None]:
+    """(most clips that fit, or 0; fewest beyond them that do not, if any)."""
+    fitting = max((clips for clips, size in points.items() if size <= capacity), default=0)
+    refused = min((clips for clips, size in points.items() if clips > fitting and size > capacity), default=None)
+    return fitting, refused
+
+
+def _line(points: dict[int, int], capacity: int) -> tuple[float, float]:
+    """(bytes of none, bytes of a clip) by the largest that fits and the smallest beyond it that does not, or the two
+    on one side that are nearest to the capacity."""
+    fitting, refused = _bounds(points, capacity)
+    below = [clips for clips in sorted(points) if clips <= fitting]
+    above = [clips for clips in sorted(points) if clips > fitting]
+    x0, x1 = (fitting, refused) if fitting and refused else below[-2:] or above[:2]
+    slope = (points[x1] - points[x0]) / (x1 - x0)
+    return points[x0] - slope * x0, slope
 
 
 def _room(fixed: float, per_clip: float, capacity: int) -> int:

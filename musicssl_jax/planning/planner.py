@@ -138,6 +138,7 @@ class _Needs:
             (first, self.memory(first).total),
             lambda clips: self.memory(clips).total,
             self.machine.memory,
+            compiles=2,  # each may take a quarter of an hour
             confirm=bool(self.machine.devices),
         )
 

@@ -78,6 +78,8 @@ def _memory(plan: Plan) -> Iterator[Line]:
             f"largest micro-batch: {largest.clips} clip{'s' if largest.clips > 1 else ''} a device, "
             f"{_gib(largest.memory)} ({how}; about {_gib(largest.fixed)} and {_gib(largest.per_clip)} a clip)",
         )
+        if largest.predicted > largest.clips:
+            yield "", f"by the line through the nearest two compiles there is room for {largest.predicted}"
         if largest.clips > (enough := clips_at_once(plan.update.clips, plan.devices)):
             yield "", f"of use are no more than {enough}, with which an update is one micro-batch"
 

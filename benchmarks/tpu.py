@@ -1,23 +1,23 @@
 """What a TPU's compiler makes of an update: bytes, FLOPs, the largest micro-batch, and cycles part by part.
 
     python -m benchmarks.tpu --topology=v5e:1x1                  16 crops of 5 s on one chip
-    python -m benchmarks.tpu --topology=v6e:1x1 --largest        and how many would fit: two compiles more
+    python -m benchmarks.tpu --topology=v6e:1x1 --largest        and how many would fit: up to six compiles more
 
 No TPU is needed, only its compiler (pip install libtpu). Cycles are the compiler's own static estimates, summed over
 the program with loops in all of their rounds: they say where the time of an update lies, not how long it is. Other
-fields of the config can be given as --config.FIELD=VALUE. A row is appended to --results.
+fields of the config can be given as --config.FIELD=VALUE. A row, with the commit and a digest of the package that was
+compiled, is appended to --results.
 """
 
 import argparse
-import datetime
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import versions
-from benchmarks.rows import append
-from musicssl_jax.command import ArgumentParser, run_command
+from benchmarks.rows import append, origin
+from musicssl_jax.command import ArgumentParser, count_of, positive, run_command
 from musicssl_jax.config import load
 from musicssl_jax.errors import UserError
 from musicssl_jax.flops import update_flops
@@ -25,7 +25,7 @@ from musicssl_jax.planning.abstract import crop_samples, front_ends
 from musicssl_jax.planning.compiled import CompiledStep, TooLarge, compile_step, make_inputs
 from musicssl_jax.planning.cycles import by_part, costs
 from musicssl_jax.planning.hlo import parse
-from musicssl_jax.planning.machine import Machine, open_machine
+from musicssl_jax.planning.machine import SLICES, Machine, open_machine
 from musicssl_jax.planning.memory import largest_micro_batch, measured_memory
 from musicssl_jax.planning.planner import scaled
 from musicssl_jax.planning.traffic import memory_traffic
@@ -40,13 +40,30 @@ def main(argv: list[str]) -> None:
     config, unknown = load(["--config.data.path=", *fields(flags), *rest])
     if unknown:
         raise UserError(f"unknown flags: {' '.join(unknown)}")
+    if flags.topology.partition(":")[0] not in SLICES:
+        raise UserError(
+            f"--topology={flags.topology}: want a TPU's, such as v5e:1x1: other compilers estimate no cycles"
+        )
+    for flag in ("program", "results"):
+        if file := getattr(flags, flag):
+            check_writable(f"--{flag}", Path(file))
     row, text = measured(config, open_machine(flags.topology), flags.clips, flags.largest)
-    if flags.program:
-        Path(flags.program).write_text(text)
     row["flags"] = [*fields(flags), *rest]
     print(table(row))
     if flags.results:
         append(row, Path(flags.results))
+    if flags.program:
+        Path(flags.program).write_text(text)
+
+
+def check_writable(flag: str, file: Path) -> None:
+    """Before minutes of compiling. UserError: no such file can be written."""
+    if file.is_dir():
+        raise UserError(f"{flag}={file}: is a folder")
+    try:
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise UserError(f"{flag}={file}: cannot be written ({error.strerror})") from error
 
 
 def fields(flags: argparse.Namespace) -> list[str]:
@@ -68,8 +85,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--topology", default="v5e:1x1", help="as `musicssl plan` has them (default %(default)s)")
     parser.add_argument("--model", choices=("music2vec", "musichubert"), default="music2vec")
     parser.add_argument("--variant", default="base", help="of the model's config (default %(default)s)")
-    parser.add_argument("--clips", type=int, default=16, help="on a chip at once (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a crop (default %(default)s)")
+    parser.add_argument("--clips", type=count_of("clips"), default=16, help="on a chip at once (default %(default)s)")
+    parser.add_argument("--seconds", type=positive(3600), default=5.0, help="length of a crop (default %(default)s)")
     parser.add_argument("--attention_dropout", type=float, default=0.0, help="of attention's weights; paper: .1")
     parser.add_argument("--largest", action="store_true", help="look for the largest micro-batch as well")
     parser.add_argument("--program", help="file to write the compiled program's text to")
@@ -101,9 +118,8 @@ def measured(config: Any, machine: Machine, clips: int, largest: bool) -> tuple[
     program = parse(step.text)
     found = costs(program)
     row: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
+        **origin(PACKAGES, machine.topology),
         "topology": machine.topology,
-        "versions": versions(PACKAGES),
         "config": config.name,
         "clips": clips,
         "crop_seconds": config.data.crop_seconds,

@@ -1,6 +1,7 @@
 """How every command starts and ends: its arguments, its exit code and the one line about what went wrong."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,32 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def count_of(things: str) -> Callable[[str], int]:
+    """A flag's type: how many, at least 1. The function raises ArgumentTypeError."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text}: want a number of {things}, at least 1")
+        return int(text)
+
+    return count
+
+
+def positive(most: float) -> Callable[[str], float]:
+    """A flag's type: a number above 0, at most `most`. The function raises ArgumentTypeError."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: want a number above 0, at most {most:g}")
+        return value
+
+    return number
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:

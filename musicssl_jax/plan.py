@@ -7,13 +7,11 @@ The very train step is compiled for that machine, which need not be there: TPUs 
 """
 
 import json
-import math
 import sys
-from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable
+from argparse import Namespace
 from typing import Any
 
-from musicssl_jax.command import ArgumentParser, run_command
+from musicssl_jax.command import ArgumentParser, count_of, positive, run_command
 from musicssl_jax.config import DEFAULT_FILE, load
 
 PER_HOURS = 1000.0  # of music, that the disk's figure is for
@@ -67,40 +65,26 @@ def _parse(argv: list[str]) -> Namespace:
     add = parser.add_argument
     add("--topology", required=True, metavar="MACHINE", help="v5e:16x16, v5p:2x2x1, v6e:4x4, ..., gpu:N or cpu:N")
     add("--gpu", default="h100", help="which GPUs gpu:N are: h100, h200 or a100 (default %(default)s)")
-    add("--clips_per_device", type=_count, metavar="N", help="a global batch of N clips a device: another training")
+    add(
+        "--clips_per_device",
+        type=count_of("clips"),
+        metavar="N",
+        help="a global batch of N clips a device: another training",
+    )
     add(
         "--no_search",
         action="store_true",
         help="do not look for the largest micro-batch, for which it compiles twice more",
     )
-    add("--hours", type=_number(1e9), default=PER_HOURS, help="of music, for the disk's figure (default %(default)g)")
+    add("--hours", type=positive(1e9), default=PER_HOURS, help="of music, for the disk's figure (default %(default)g)")
     add(
         "--utilisation",
-        type=_number(1.0),
+        type=positive(1.0),
         default=ASSUMED_UTILISATION,
         help="share of the peak FLOP/s that is assumed to be reached (default %(default)s)",
     )
     add("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text}: want a number of clips, at least 1")
-    return int(text)
-
-
-def _number(most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value <= most:
-            raise ArgumentTypeError(f"{text}: want a number above 0, at most {most:g}")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":

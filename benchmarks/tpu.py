@@ -86,7 +86,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--model", choices=("music2vec", "musichubert"), default="music2vec")
     parser.add_argument("--variant", default="base", help="of the model's config (default %(default)s)")
     parser.add_argument("--clips", type=count_of("clips"), default=16, help="on a chip at once (default %(default)s)")
-    parser.add_argument("--seconds", type=positive(3600), default=5.0, help="length of a crop (default %(default)s)")
+    parser.add_argument("--seconds", type=positive(3600.0), default=5.0, help="length of a crop (default %(default)s)")
     parser.add_argument("--attention_dropout", type=float, default=0.0, help="of attention's weights; paper: .1")
     parser.add_argument("--largest", action="store_true", help="look for the largest micro-batch as well")
     parser.add_argument("--program", help="file to write the compiled program's text to")

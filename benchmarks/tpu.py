@@ -41,9 +41,7 @@ def main(argv: list[str]) -> None:
     if unknown:
         raise UserError(f"unknown flags: {' '.join(unknown)}")
     if flags.topology.partition(":")[0] not in SLICES:
-        raise UserError(
-            f"--topology={flags.topology}: want a TPU's, such as v5e:1x1: other compilers estimate no cycles"
-        )
+        raise UserError(f"--topology={flags.topology}: want a TPU's, such as v5e:1x1, whose compiler estimates cycles")
     for flag in ("program", "results"):
         if file := getattr(flags, flag):
             check_writable(f"--{flag}", Path(file))

@@ -9,9 +9,9 @@ from musicssl_jax.errors import UserError
 @pytest.mark.parametrize(
     ("flag", "complaint"),
     [
-        ("--topology=gpu:1", "--topology=gpu:1: only TPUs"),
-        ("--topology=cpu:1", "--topology=cpu:1: only TPUs"),
-        ("--topology=v9:1x1", "--topology=v9:1x1: only TPUs"),
+        ("--topology=gpu:1", "--topology=gpu:1: want a TPU's"),
+        ("--topology=cpu:1", "--topology=cpu:1: want a TPU's"),
+        ("--topology=v9:1x1", "--topology=v9:1x1: want a TPU's"),
         ("--clips=0", "--clips: 0: want a number of clips, at least 1"),
         ("--clips=few", "--clips: few: want a number of clips"),
         ("--seconds=-1", "--seconds: -1: want a number above 0"),

@@ -54,3 +54,22 @@ def test_cpu_convolutions_stand_in_the_fast_order_of_axes_inside_of_loops():
     program = jax.jit(jax.grad(total, (0, 1))).lower(x, kernel).compile().as_text()
     orders = [line.split("dim_labels=")[1].split(",")[0] for line in program.splitlines() if " convolution(" in line]
     assert len(orders) >= 2 and set(orders) == {"b0f_0io->b0f"}
+
+
+def test_bfloat16_at_the_positional_embeddings_size_is_the_plain_convolution_in_float32():
+    """128 taps and 16 groups, as musicHuBERT has them.
+
+    2^-8 of the largest, which is one rounding of it to bfloat16: sums are taken in float32, of the same numbers.
+    """
+    taps, groups, width, frames = 128, 16, 64, 249
+    random = np.random.default_rng(0)
+    x, kernel = (random.normal(size=size) for size in ((2, frames, width), (taps, width // groups, width)))
+    g = random.normal(size=(2, frames + 1, width))
+    x, kernel, g = (jnp.asarray(part, jnp.bfloat16) for part in (x, kernel, g))
+    own, back = jax.vjp(lambda *p: convolution.conv1d(*p, 1, taps // 2, groups), x, kernel)
+    wide = (part.astype(jnp.float32) for part in (x, kernel))
+    plain, plain_back = jax.vjp(lambda *p: convolution._conv(*p, 1, taps // 2, groups), *wide)
+    for got, wanted in zip((own, *back(g)), (plain, *plain_back(g.astype(jnp.float32))), strict=True):
+        assert got.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(got, np.float32) - np.asarray(wanted)).max()
+        assert error <= 2**-8 * np.abs(wanted).max()

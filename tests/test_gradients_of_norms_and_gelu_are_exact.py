@@ -48,6 +48,7 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once():
     g = g.astype(jnp.bfloat16)
     for ours, defined, inputs in (
         (lambda *a: normalize(*a, -1), lambda *a: defined_norm(*a, -1).astype(jnp.bfloat16), (x, scale, bias)),
+        (lambda *a: normalize(*a, 1), lambda *a: defined_norm(*a, 1).astype(jnp.bfloat16), (x, scale, bias)),
         (gelu, lambda x: jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(jnp.bfloat16), (x,)),
     ):
         for one, wanted in zip(jax.vjp(ours, *inputs)[1](g), jax.vjp(defined, *inputs)[1](g), strict=True):

@@ -14,7 +14,7 @@ from musicssl_jax.parallel import make_mesh
 from musicssl_jax.planning.abstract import front_ends
 from musicssl_jax.planning.compiled import lower_step, make_inputs
 
-CLIPS, HEADS, WIDTH = 4, 2, 64
+CLIPS, HEADS, WIDTH = 4, 2, 64  # clips of each device
 FRAMES, EVEN = 99, 100  # of 2 s; as in the real models, whose crops of 5 and 30 s have 249 and 1499 frames, odd
 
 
@@ -26,11 +26,12 @@ def cudnn(monkeypatch):
     monkeypatch.setattr(fused_attention_stablehlo, "cuda_versions", SimpleNamespace(cudnn_get_version=lambda: 91000))
 
 
-def step(platform: str, **fields) -> str:
-    """The program's text for a "gpu" or "tpu"."""
+def step(platform: str, data: int = 1, fsdp: int = 1, **fields) -> str:
+    """The program's text for data x fsdp devices of a "gpu" or "tpu"."""
     fields = {"precision": "bfloat16", "data__crop_seconds": 2.0, "model__width": HEADS * WIDTH} | fields
-    config, _ = load(plan_flags(model__heads=HEADS, batch__clips=CLIPS, model__attention_dropout=0.0, **fields))
-    mesh = make_mesh(1, 1, jax.devices()[:1])
+    fields |= {"model__heads": HEADS, "model__attention_dropout": 0.0}
+    config, _ = load(plan_flags(batch__clips=CLIPS * data * fsdp, batch__per_device=CLIPS, **fields))
+    mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
     inputs = make_inputs(config, front_ends(config), mesh, platform)
     return lower_step(inputs, {"gpu": "cuda"}.get(platform, platform)).as_text()
 
@@ -61,6 +62,15 @@ def test_an_even_number_of_frames_is_not_filled_up(cudnn):
     found = kernels(step("gpu", data__crop_seconds=2.02))
     assert len(found) == 3 and all(f"tensor<{CLIPS}x100x{HEADS}x{WIDTH}xbf16>" in types for *_, types in found)
     assert all('"mask_type": "NO_MASK"' in settings for _, settings, _ in found)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(2, 1), (1, 2), (2, 2)])
+def test_each_device_runs_the_kernel_on_its_own_rows(cudnn, data, fsdp):
+    """Left to JAX's own partitioning it does not compile behind the step's mapping over `data`."""
+    text = step("gpu", data, fsdp)
+    assert "CustomSPMDPartitioning" not in text
+    rows = f"tensor<{CLIPS}x{EVEN}x{HEADS}x{WIDTH}xbf16>"
+    assert [rows in types for *_, types in kernels(text)] == [True] * 3
 
 
 def test_auto_takes_cudnn_for_the_heads_that_its_gradient_is_for(cudnn):

@@ -67,9 +67,19 @@ def _cudnn(query, key, value, padding):
     lengths = None if padding is None else jnp.sum(~padding, axis=1, dtype=jnp.int32)
     if odd and lengths is None:
         lengths = jnp.full(query.shape[0], frames, jnp.int32)
-    query, key, value = (jnp.pad(part, ((0, 0), (0, odd), (0, 0), (0, 0))) for part in (query, key, value))
-    result = jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation="cudnn")
-    return result[:, :frames]
+    parts = [jnp.pad(part, ((0, 0), (0, odd), (0, 0), (0, 0))) for part in (query, key, value)]
+
+    def clips(query, key, value, lengths=None):
+        return jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation="cudnn")
+
+    return _on_own_rows(clips)(*parts, *([] if lengths is None else [lengths]))[:, :frames]
+
+
+def _on_own_rows(attention: Callable) -> Callable:
+    """Attention by a kernel, which the compiler cannot split: each device of `fsdp` takes its own rows."""
+    if "fsdp" not in jax.sharding.get_abstract_mesh().axis_names:
+        return attention
+    return jax.shard_map(attention, in_specs=P("fsdp"), out_specs=P("fsdp"), axis_names={"fsdp"}, check_vma=False)
 
 
 LANES = 128  # of a TPU's vector unit: lengths are filled up to its multiples
@@ -108,16 +118,11 @@ def _splash(query, key, value, padding, *, interpret: bool = False):
         segments = splash_attention_kernel.SegmentIds(segment, segment)
         return jax.vmap(run)(query, key, value, segments)
 
-    attention: Callable = clips
-    # The compiler cannot split such a kernel: each device of `fsdp` takes its own rows.
-    mesh = jax.sharding.get_abstract_mesh()
-    if "fsdp" in mesh.axis_names:
-        attention = jax.shard_map(clips, in_specs=P("fsdp"), out_specs=P("fsdp"), axis_names={"fsdp"}, check_vma=False)
     heads_first = [
         jnp.pad(jnp.swapaxes(part, 1, 2), ((0, 0), (0, 0), (0, filled - frames), (0, 0)))
         for part in (query * width**-0.5, key, value)
     ]
-    return jnp.swapaxes(attention(*heads_first, segment), 1, 2)[:, :frames]
+    return jnp.swapaxes(_on_own_rows(clips)(*heads_first, segment), 1, 2)[:, :frames]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -104,7 +104,7 @@ def test_all_of_it_is_written(findings, tmp_path):
     said = "\n".join(write(findings, tmp_path))
     text = (tmp_path / MARKDOWN).read_text()
     assert "learned pitch (weak); was not shown to learn mode" in said
-    assert "- linear: learned pitch (weak: in seed 1 not apart from targets redrawn (+0.030" in text
+    assert "- linear: learned pitch (weak: in seed 1 not above targets redrawn with intervals apart (+0.030" in text
     assert "added later and changes no verdict" in text
     assert "validate, test* | 5, 3, 12 | 4 in 2 groups, 2 in 1 groups, 8 in 4 groups |" in text
     assert "- pitch: log-mel 0.90" in text and "linear: best of all: pitch: log-mel 0.90" in said

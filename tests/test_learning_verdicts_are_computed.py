@@ -54,9 +54,17 @@ def test_better_than_step_0_and_all_controls_and_rising_is_learned():
 @pytest.mark.parametrize(
     ("course", "controls", "said"),
     [
-        (RISING, LOW | {"targets permuted": [scored(0.5), scored(0.89)]}, "not apart from targets permuted (+0.010"),
-        (RISING, LOW | {"targets redrawn": [scored(0.5), scored(0.95)]}, "not apart from targets redrawn (-0.050"),
-        ([scored(0.9), *RISING[1:]], LOW, "not apart from its step 0 (+0.000"),
+        (
+            RISING,
+            LOW | {"targets permuted": [scored(0.5), scored(0.89)]},
+            "not above targets permuted with intervals apart (+0.010",
+        ),
+        (
+            RISING,
+            LOW | {"targets redrawn": [scored(0.5), scored(0.95)]},
+            "not above targets redrawn with intervals apart (-0.050",
+        ),
+        ([scored(0.9), *RISING[1:]], LOW, "not above its step 0 with intervals apart (+0.000"),
         ([scored(0.8), scored(0.99), scored(0.95), scored(0.85), scored(0.86)], LOW, "does not rise over training"),
     ],
 )
@@ -85,7 +93,7 @@ RISING_TWICE = [scored(0.5, 0.5), scored(0.7, 0.7), scored(0.86, 0.94)]
         (
             [scored(0.5, 0.5), scored(0.5, 0.5), scored(0.5, 0.91)],
             [
-                "in seed 1 not apart from targets redrawn (+0.030",
+                "in seed 1 not above targets redrawn with intervals apart (+0.030",
                 "its worst seed no better than a control's best (-0.050)",
             ],
         ),
@@ -97,7 +105,7 @@ RISING_TWICE = [scored(0.5, 0.5), scored(0.7, 0.7), scored(0.86, 0.94)]
         # The control came as far, and fell back.
         (
             [scored(0.5, 0.5), scored(0.88, 0.9), scored(0.7, 0.7)],
-            ["not apart from targets redrawn at its best (+0.010", "at 50% of training"],
+            ["not above targets redrawn at its best with intervals apart (+0.010", "at 50% of training"],
         ),
     ],
 )

@@ -37,7 +37,7 @@ class Strength(NamedTuple):
     def weak(self) -> list[str]:
         """Why what was learned is weakly shown; nothing: it is not."""
         seeds = [
-            f"in seed {number} not apart from {control} ({comparison})"
+            f"in seed {number} not above {control} with intervals apart ({comparison})"
             for number, (control, comparison) in enumerate(self.by_seed)
             if not comparison.apart
         ]
@@ -45,7 +45,7 @@ class Strength(NamedTuple):
             [] if self.worst_seed > 0 else [f"its worst seed no better than a control's best ({self.worst_seed:+.3f})"]
         )
         best = [
-            f"not apart from {control} at its best ({comparison}, at {at:.0%} of training)"
+            f"not above {control} at its best with intervals apart ({comparison}, at {at:.0%} of training)"
             for control, (comparison, at) in self.over_best.items()
             if not comparison.apart
         ]

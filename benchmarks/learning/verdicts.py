@@ -22,8 +22,8 @@ GUESSING = 0.97  # of what guessing by frequency costs: a loss above it has lear
 GENERALISES = 0.5  # of what it knows of training clips, that it has to know of others
 LEAST_GAP = 0.1
 """Of the loss: the swap gap from which predictions are of their own clip. What predicts a constant has one too, by the
-chance that masked frames say less than others: of some .01 over the many batches of a curve's last fifth, of up to .16
-over the few held-out ones, which stay the same. Runs that learn have a gap above 1."""
+chance that masked frames say less than others: of some .01 over the many batches of a curve's last fifth, of -.11 to
+.13 over the few held-out ones of reported controls, which stay the same. Runs that learn have a gap above 1."""
 
 HEALTHY, COLLAPSED, MEMORISES, GUESSES, DIVERGED = "healthy", "collapsed", "memorises", "guesses", "diverged"
 
@@ -56,7 +56,9 @@ class Learned(NamedTuple):
         if self.learned and self.strength:
             mark = f" (weak: {', '.join(self.weak)})" if self.weak else ""
             return f"learned {self.question}{mark}: {', '.join(shown)}; {rise}; {self.strength.words}"
-        reasons = [f"not apart from {name} ({gain})" for name, gain in self.gains.items() if not gain.apart]
+        reasons = [
+            f"not above {name} with intervals apart ({gain})" for name, gain in self.gains.items() if not gain.apart
+        ]
         if not self.rise[1] > 0:
             reasons.append(f"does not rise over training ({self.rise[1]:+.3f} to {self.rise[2]:+.3f})")
         if reasons:

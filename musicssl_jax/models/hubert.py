@@ -274,8 +274,8 @@ class Hubert:
         """What is logged beside the loss, from the sums over the global batch.
 
         For each label set NAME, of masked frames: NAME/loss (nats), NAME/loss_bits (the reference's unit),
-        NAME/accuracy, NAME/copy_accuracy (of giving every frame the label of the nearest seen frame: under that a
-        model has learned nothing), NAME/accuracy_at_D (frames D away from what is seen, the last one D or more),
+        NAME/accuracy, NAME/copy_accuracy (of giving every frame the label of the nearest seen frame: short runs may
+        learn and stay under it), NAME/accuracy_at_D (frames D away from what is seen, the last one D or more),
         NAME/label_entropy (of the labels' histogram: what guessing by frequency costs) and NAME/chance (what guessing
         blindly costs), both also in _bits, NAME/used (share of clusters in the batch); loss and accuracy of seen frames
         under NAME/unmasked_... if they are looked at. `features/penalty`: mean squared output of the conv stack.

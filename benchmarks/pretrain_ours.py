@@ -69,8 +69,10 @@ class Ours:
         np.savez(Path(folder) / "batch.npz", masks=np.stack(masks), **crops)
         save_file(self._tensors(config), Path(folder) / "weights.safetensors")
         rows |= {"mask": masks[0]}
-        losses = {"float32": self._loss(_in_float32(config), rows)}
-        return built | {"losses": losses | {config.precision: self._loss(self.objective, rows)}}
+        losses = {config.precision: self._loss(self.objective, rows)}
+        if config.precision != "float32":
+            losses["float32"] = self._loss(_in_float32(config), rows)
+        return built | {"losses": losses}
 
     def _tensors(self, config: Any) -> dict[str, np.ndarray]:
         """By transformers' names; what it has none for under ours."""

@@ -50,7 +50,8 @@ class Peer:
         self.masks = self.batch.pop("masks")
         self._build(load_file(Path(folder) / "weights.safetensors"))
         self.compiled = False
-        losses = {precision: self._undisturbed_loss(precision) for precision in ("float32", config.precision)}
+        self.encode = {"student": encode, "teacher": encode}
+        losses = {precision: self._undisturbed_loss(precision) for precision in {"float32", config.precision}}
         return {"parameters": sum(p.numel() for p in self.parameters), "losses": losses}
 
     @torch.no_grad()
@@ -97,9 +98,6 @@ class Peer:
 
     def _copy_teacher(self) -> None:
         self.teacher = copy.deepcopy(self.student.encoder).eval().requires_grad_(False)
-        self.ffn_outputs: list[torch.Tensor] = []
-        for block in self.teacher.layers[-self.config.target.top_k :]:
-            block.feed_forward.output_dense.register_forward_hook(lambda *call: self.ffn_outputs.append(call[-1]))
         student = dict(self.student.encoder.named_parameters())
         pairs = [(name, average, student[name]) for name, average in self.teacher.named_parameters()]
         self.copied = [pair[1:] for pair in pairs if pair[0].startswith("pos_conv_embed")]
@@ -109,9 +107,9 @@ class Peer:
         torch.set_num_threads(threads)
         torch.compiler.set_stance("default" if compiled else "force_eager")
         if compiled and not self.compiled:
-            parts = [self.student.encoder, *self.student.feature_extractor.conv_layers]
-            for part in [*parts, self.teacher] if self.config.objective == "data2vec" else parts:
-                part.compile()
+            for layer in self.student.feature_extractor.conv_layers:
+                layer.compile()
+            self.encode = {name: torch.compile(function) for name, function in self.encode.items()}
             self.compiled = True
 
     def update(self, number: int) -> dict[str, float]:
@@ -144,7 +142,7 @@ class Peer:
         frames = frames[0] if isinstance(frames, tuple) else frames
         targets = self.targets(frames)[mask] if self.config.objective == "data2vec" else None
         masked = self.student._mask_hidden_states(frames, mask_time_indices=mask)  # in place
-        predictions = self.head(self.student.encoder(masked).last_hidden_state[mask]).float()
+        predictions = self.head(self.encode["student"](self.student.encoder, masked)[0][mask]).float()
         if targets is None:
             return self.classification(predictions, features, mask)
         error = F.mse_loss(predictions, targets, reduction="none").sum(-1) * targets.shape[-1] ** -0.5
@@ -168,9 +166,9 @@ class Peer:
     @torch.no_grad()
     def targets(self, frames: torch.Tensor) -> torch.Tensor:
         """Mean of the instance-normed FFN outputs of the teacher's last blocks, (B, T, D) float32."""
-        self.ffn_outputs.clear()
-        self.teacher(frames)
-        normed = [F.instance_norm(output.float().transpose(1, 2)) for output in self.ffn_outputs]
+        _, ffn_outputs = self.encode["teacher"](self.teacher, frames)
+        top = ffn_outputs[-self.config.target.top_k :]
+        normed = [F.instance_norm(output.float().transpose(1, 2)) for output in top]
         return torch.stack(normed).mean(0).transpose(1, 2)
 
     @torch.no_grad()
@@ -184,6 +182,20 @@ class Peer:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return memory()
+
+
+def encode(encoder: nn.Module, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """(output, outputs of all feed-forward layers), by the encoder's own modules.
+
+    Its own `forward` draws a number for every block to skip it or not, at which a compiled program would break.
+    """
+    x = encoder.dropout(encoder.layer_norm(frames + encoder.pos_conv_embed(frames)))
+    outputs = []
+    for block in encoder.layers:
+        x = block.layer_norm(x + block.dropout(block.attention(x)[0]))
+        outputs.append(block.feed_forward(x))
+        x = block.final_layer_norm(x + outputs[-1])
+    return x, outputs
 
 
 def forced_to_cpu() -> bool:

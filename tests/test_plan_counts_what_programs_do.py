@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from musicssl_jax.parallel import make_mesh
 from musicssl_jax.planning.collectives import crossed_axes, device_groups, find_collectives
 from musicssl_jax.planning.hlo import ArrayShape, parse, parse_shape
-from musicssl_jax.planning.traffic import memory_traffic
+from musicssl_jax.planning.traffic import bytes_by_part, memory_traffic, moves
 
 ROUNDS = 5
 LOCAL = 1024  # numbers that each device has
@@ -159,6 +159,33 @@ def test_traffic_is_what_is_read_and_written_with_every_round():
     once, rounds = (memory_traffic(compiled(f(lambda x: jnp.sin(x) * 2), mesh)) for f in (lambda f: f, in_a_loop))
     # A loop also copies what it carries and counts its rounds.
     assert ROUNDS * once <= rounds < (ROUNDS + 3) * once + 100 * ROUNDS
+
+
+def test_bytes_by_part_add_up_to_the_traffic():
+    def update(x):
+        with jax.named_scope("attention"):
+            x = in_a_loop(lambda x: jnp.sin(x) * 2)(x)
+        with jax.named_scope("optimizer"):
+            return jnp.sort(x)
+
+    program = compiled(update, make_mesh(1, 1, jax.devices()[:1]))
+    parts = bytes_by_part(moves(program))
+    assert sum(parts.values()) == memory_traffic(program)
+    assert parts["attention", False] >= ROUNDS * 2 * 4096
+    assert parts["optimizer", False] >= 2 * 4096
+
+
+def test_scratch_of_a_product_is_not_traffic():
+    program = parse("""HloModule product
+
+ENTRY %main (p: bf16[8,8], q: bf16[8,8]) -> bf16[8,8] {
+  %p = bf16[8,8]{1,0} parameter(0)
+  %q = bf16[8,8]{1,0} parameter(1)
+  %product = (bf16[8,8]{1,0}, s8[4194304]{0}) custom-call(%p, %q), custom_call_target="__cublas$lt$matmul"
+  ROOT %given = bf16[8,8]{1,0} get-tuple-element(%product), index=0
+}
+""")
+    assert memory_traffic(program) == 3 * 8 * 8 * 2
 
 
 def test_a_slice_reads_what_it_gives():

@@ -1,7 +1,10 @@
 """How many bytes an update moves between a device's memory and its processors, by the compiled program."""
 
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from musicssl_jax.planning.cycles import part_of
 from musicssl_jax.planning.hlo import ArrayShape, Computation, Instruction, Program
 
 _MOVE_NOTHING = {
@@ -11,25 +14,49 @@ _MOVE_NOTHING = {
 _SLICES = ("dynamic-slice", "gather", "slice")
 
 
+class Move(NamedTuple):
+    """What an instruction reads and writes in an update: `bytes` in all of its `times`, every round of loops."""
+
+    instruction: Instruction
+    times: float
+    bytes: float
+
+
 def memory_traffic(program: Program) -> float:
     """Bytes read and written in an update by one device, loops with all of their rounds.
 
     Every instruction that is not fused into another reads its operands and writes its result once. Of what it only
-    takes a slice of, or writes a slice into, the slice counts. Buffers that the compiler keeps on the chip are free.
+    takes a slice of, or writes a slice into, the slice counts. Buffers that the compiler keeps on the chip are free,
+    and so is scratch that cuBLASLt is given, most of which it does not touch.
     """
-    moved = (
-        times * _moved(program, computation, instruction)
+    return sum((move.bytes for move in moves(program)), 0.0)
+
+
+def moves(program: Program) -> list[Move]:
+    """Of every instruction that is at work by itself, the largest first: on a GPU, of every launch."""
+    found = [
+        Move(instruction, times, times * _moved(program, computation, instruction))
         for computation, times, _ in program.runs()
         for instruction in computation.instructions.values()
         if instruction.opcode not in _MOVE_NOTHING and not instruction.is_done
-    )
-    return sum(moved, 0.0)
+    ]
+    return sorted(found, key=lambda move: -move.bytes)
+
+
+def bytes_by_part(found: Iterable[Move]) -> dict[tuple[str, bool], float]:
+    """Bytes of (part, whether of the backward pass) as `cycles.part_of` names them, the largest first."""
+    total: defaultdict[tuple[str, bool], float] = defaultdict(float)
+    for move in found:
+        total[part_of(move.instruction)] += move.bytes
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
 def _moved(program: Program, computation: Computation, instruction: Instruction) -> int:
     if '"AllocateBuffer"' in instruction.attributes:  # a custom call of TPUs: what a loop is going to fill
         return 0
     operands = computation.operand_shapes(instruction)
+    if '"__cublas$lt' in instruction.attributes:  # gives scratch too, the last of its results
+        return sum(map(_far, operands)) + _far(instruction.shape[:-1])
     if instruction.opcode == "fusion":
         inside = program.computations[instruction.called("calls")[0]]
         return _fusion(program, inside, operands, instruction.shape)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import tpu
+from benchmarks import program, tpu
 from musicssl_jax.errors import UserError
 
 
@@ -29,5 +29,5 @@ def test_bad_input(flag, complaint, tmp_path):
 
 
 def test_no_file_is_left_by_looking_whether_one_can_be_written(tmp_path):
-    tpu.check_writable("--program", tmp_path / "program.txt")
+    program.check_writable("--program", tmp_path / "program.txt")
     assert list(tmp_path.iterdir()) == []

@@ -48,6 +48,9 @@ CASES = {
         "--seconds=5 --batch=64 --model=musichubert --attention_dropout=0",
         "--seconds=5 --batch=32 --size=large --attention_dropout=0",
         "--seconds=15 --batch=20 --attention_dropout=0",
+        "--seconds=5 --batch=64 --model=musichubert",
+        "--seconds=5 --batch=32 --size=large",
+        "--seconds=15 --batch=20",
     ),
 }
 DEVICE_FLAGS = {"cpu": ["--precision=float32", "--compile"], "gpu": ["--precision=bfloat16", "--compile"]}

@@ -115,8 +115,8 @@ def _about(experiment: Experiment, material: Material, flags: Namespace) -> dict
         **({"note": heard} if material.heard else {}),
         **({"not asked": f"{unasked} (too few tracks answer, or all alike)"} if unasked else {}),
         **{
-            f"arms of {model}": f"{c.model.layers} blocks of width {c.model.width}, {c.steps} updates of {c.batch.clips} "
-            f"clips of {c.data.crop_seconds:g} s"
+            f"arms of {model}": f"{c.model.layers} blocks of width {c.model.width}, {c.steps} updates of "
+            f"{c.batch.clips} clips of {c.data.crop_seconds:g} s"
             for model, c in trained.items()
         },
         "fields": {model: dict(fields) for model, fields in size.fields.items()},

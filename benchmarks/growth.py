@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.flags import whole
 from benchmarks.machine import machine
 from benchmarks.pretrain import OURS, on_device, start
 from benchmarks.rows import append, is_from_here, origin, rows_of
@@ -85,8 +86,6 @@ def config_flags(axis: Axis, value: float, size: str, device: str) -> list[str]:
 
 def main(argv: list[str]) -> None:
     flags = _parser().parse_args(argv)
-    if flags.repeats < 1:
-        raise UserError(f"--repeats={flags.repeats}: at least one update has to be timed")
     file = Path(flags.results or f"benchmarks/results/growth_{flags.size}_{flags.device}.jsonl")
     with start(OURS, flags.device) as side:
         device = on_device(side, flags.device)
@@ -108,7 +107,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--size", choices=("base", "demo"), default="base")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=5, help="updates that are timed of each case")
+    parser.add_argument("--repeats", type=whole(), default=5, help="updates that are timed of each case")
     parser.add_argument("--results", help="a row a case (default benchmarks/results/growth_SIZE_DEVICE.jsonl)")
     return parser
 

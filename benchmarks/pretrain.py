@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.comparison import ALLOCATOR, best_of, need, ratio, thread_counts
+from benchmarks.flags import seconds, whole
 from benchmarks.machine import cores, machine
 from benchmarks.rows import append, origin
 from benchmarks.turns import Side, in_turns
@@ -67,19 +68,16 @@ def parse(argv: list[str], results: str = "benchmarks/results/pretrain.jsonl") -
     )
     parser.add_argument("--model", choices=("music2vec", "musichubert"), default="music2vec")
     parser.add_argument("--size", choices=("base", "large", "demo"), default="base")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a crop")
-    parser.add_argument("--batch", type=int, default=2, help="crops in an update")
+    parser.add_argument("--seconds", type=seconds(0.1, 3600), default=5.0, help="length of a crop")
+    parser.add_argument("--batch", type=whole(), default=2, help="crops in an update")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--attention_dropout", type=float, default=0.1, help="on both sides (paper: .1)")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--peer", choices=("torch", "none"), default="torch")
     parser.add_argument("--compile", action="store_true", help="the peer tries torch.compile as well")
-    parser.add_argument("--repeats", type=int, default=5, help="updates that are timed")
+    parser.add_argument("--repeats", type=whole(), default=5, help="updates that are timed")
     parser.add_argument("--results", default=results, help="empty: nowhere")
     options = parser.parse_args(argv)
-    for name in ("repeats", "batch", "seconds"):
-        if not 0 < getattr(options, name) < math.inf:
-            raise UserError(f"--{name}={getattr(options, name)}: want more than 0")
     if not 0 <= options.attention_dropout < 1:
         raise UserError(f"--attention_dropout={options.attention_dropout}: want from 0 to below 1")
     if options.peer == "torch":

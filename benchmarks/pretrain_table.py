@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.comparison import ratio
+from benchmarks.flags import whole
 from benchmarks.machine import machine
 from benchmarks.pretrain import OURS, PACKAGES, compare, described, on_device, parse, start
 from benchmarks.rows import append, is_from_here, rows_of
@@ -101,7 +102,7 @@ def _parser() -> ArgumentParser:
         prog="benchmarks.pretrain_table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=CASES, required=True)
-    parser.add_argument("--repeats", type=int, default=5, help="updates that are timed, of each side")
+    parser.add_argument("--repeats", type=whole(), default=5, help="updates that are timed, of each side")
     parser.add_argument("--again", action="store_true", help="measure also what the results hold")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which it stops, to go on another time")
     parser.add_argument("--results", help="a row a case is appended (default benchmarks/results/pretrain_DEVICE.jsonl)")

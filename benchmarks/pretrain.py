@@ -30,11 +30,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import ALLOCATOR, best_of, need, ratio, thread_counts
+from benchmarks.comparison import ALLOCATOR, best_of, need, ratio, rounds, setting_line, thread_counts
 from benchmarks.flags import seconds, whole
 from benchmarks.machine import cores, machine
 from benchmarks.rows import append, origin
-from benchmarks.turns import Side, in_turns
+from benchmarks.turns import Side
 from musicssl_jax.command import ArgumentParser, run_command
 from musicssl_jax.errors import UserError
 
@@ -132,8 +132,8 @@ def compare(options: argparse.Namespace, folder: str, until: float = math.inf) -
             sides["PyTorch"].ask("configure", **row["best"])
             sides["PyTorch"].ask("update", number=0)
         sides["ours"].ask("update", number=0)
-        times = in_turns([lambda n, s=s: s.ask("update", number=n)["seconds"] for s in sides.values()], options.repeats)
-        row["seconds"] = {name: column.round(4).tolist() for name, column in zip(sides, times.T, strict=True)}
+        updates = {name: lambda turn, side=side: side.ask("update", number=turn + 1) for name, side in sides.items()}
+        row["seconds"] = rounds(updates, options.repeats)["seconds"]
         row["memory"] = {name: side.ask("memory") for name, side in sides.items()}
     return row
 
@@ -217,15 +217,9 @@ def table(row: Mapping[str, Any]) -> str:
         lines += [
             f"\n{ratio(theirs, ours).line('ours/peer throughput')}",
             *(f"losses for equal parameters, {name}: {a:.6f} and {b:.6f}" for name, (a, b) in row["losses"].items()),
-            *(f"peer, {setting_line(setting)}" for setting in row["tried"]),
+            *map(setting_line, row["tried"]),
         ]
     return "\n".join(lines)
-
-
-def setting_line(setting: Mapping[str, Any]) -> str:
-    how = "torch.compile" if setting["compiled"] else "eager"
-    result = f"{setting['seconds']:.3g} s" if "seconds" in setting else f"failed: {setting['failed']}"
-    return f"{setting['threads']} threads, {how}: {result}"
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from musicssl_jax.errors import PREEMPTED, TrainingStopped, UserError
 
@@ -84,14 +82,6 @@ def serve(functions: Mapping[str, Callable]) -> None:
         except Exception as error:  # a failed setting is a result as well
             answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         print(json.dumps(answer), file=answers, flush=True)
-
-
-def in_turns(sides: Sequence[Callable[[int], float]], repeats: int) -> np.ndarray:
-    """Seconds (repeats, sides) that each says it took for number 1, 2, ...; who begins changes from turn to turn."""
-    times = np.zeros((repeats, len(sides)))
-    for turn, place in turns(len(sides), repeats):
-        times[turn, place] = sides[place](turn + 1)
-    return times
 
 
 def turns(sides: int, repeats: int) -> Iterator[tuple[int, int]]:
